@@ -1,0 +1,1 @@
+"""Price experiments over products and time, as Dagster assets over DuckDB."""
