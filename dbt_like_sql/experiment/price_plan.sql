@@ -1,0 +1,138 @@
+-- One row per product and period of the experiment: the price to charge.
+-- A pricing system reads this table; it needs the assignment only, so it stands before the experiment starts.
+with assignments as (
+    select
+        experiment_id,
+        product_id,
+        date,
+        arm
+    from experiment.assignments
+),
+
+-- shelf prices from the start on already carry the arms, so only earlier ones may stand in for the running policy
+shelf as (
+    select
+        product_id,
+        date,
+        price
+    from intermediate.int_product_days
+    where not $has_incumbent and date < cast($start as date)
+),
+
+known_prices as (
+    select product_id, date, price from staging.stg_incumbent_prices
+    union all
+    select product_id, date, price from shelf
+),
+
+timeline as (
+    select product_id, date, price, 0 as is_planned from known_prices
+    union all
+    select product_id, date, null as price, 1 as is_planned from assignments
+),
+
+carried as (
+    select
+        product_id,
+        date,
+        is_planned,
+        last_value(price ignore nulls) over (
+            partition by product_id order by date, is_planned
+            rows between unbounded preceding and current row
+        ) as incumbent_price
+    from timeline
+),
+
+last_cost as (
+    select
+        product_id,
+        cost
+    from (
+        select
+            product_id,
+            cost,
+            row_number() over (partition by product_id order by date desc) as age
+        from intermediate.int_product_days
+        where date < cast($start as date)
+    ) as costs
+    where age = 1
+),
+
+wanted as (
+    select
+        assignments.experiment_id,
+        assignments.product_id,
+        assignments.date,
+        assignments.arm,
+        carried.incumbent_price,
+        last_cost.cost,
+        coalesce(policy_prices.price, carried.incumbent_price * policies.price_multiplier) as wanted_price
+    from assignments
+    inner join carried
+        on
+            assignments.product_id = carried.product_id
+            and assignments.date = carried.date
+            and carried.is_planned = 1
+    left join last_cost
+        on assignments.product_id = last_cost.product_id
+    left join source.policies as policies
+        on assignments.arm = policies.arm
+    left join source.policy_prices as policy_prices
+        on
+            assignments.arm = policy_prices.arm
+            and assignments.product_id = policy_prices.product_id
+            and (policy_prices.date is null or assignments.date = policy_prices.date)
+),
+
+bounded as (
+    select
+        *,
+        coalesce(incumbent_price * (1 - $max_change), wanted_price) as lowest_change,
+        coalesce(incumbent_price * (1 + $max_change), wanted_price) as highest_change,
+        coalesce(cost / (1 - $min_margin), wanted_price) as lowest_margin,
+        coalesce($floor, wanted_price) as lowest,
+        coalesce($ceiling, wanted_price) as highest
+    from wanted
+),
+
+guarded as (
+    select
+        *,
+        round(
+            least(
+                greatest(least(greatest(wanted_price, lowest_change), highest_change), lowest_margin, lowest),
+                highest
+            ),
+            $decimals
+        ) as guarded_price
+    from bounded
+),
+
+noted as (
+    select
+        *,
+        case
+            when wanted_price is null and incumbent_price is null then 'no incumbent price is known'
+            when wanted_price is null then 'prices of this arm are set elsewhere'
+            when incumbent_price is null then 'no incumbent price is known'
+            when
+                guarded_price = round(incumbent_price, $decimals) and round(wanted_price, $decimals) <> guarded_price
+                then 'guard: back to the incumbent price'
+            when wanted_price > highest then 'guard: ceiling'
+            when wanted_price < lowest then 'guard: floor'
+            when wanted_price < lowest_margin then 'guard: minimum margin'
+            when wanted_price < lowest_change or wanted_price > highest_change then 'guard: maximum change'
+        end as note
+    from guarded
+)
+
+select
+    experiment_id,
+    product_id,
+    date,
+    cast(incumbent_price as double) as incumbent_price,
+    cast(guarded_price as double) as price,
+    cast(guarded_price / nullif(incumbent_price, 0) as double) as multiplier,
+    arm,
+    note
+from noted

@@ -1,0 +1,375 @@
+"""The columns of every table: name, type and meaning, the sort key, and whether it is partitioned by experiment."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+TEXT, DAY, REAL, WHOLE, FLAG = pa.string(), pa.date32(), pa.float64(), pa.int64(), pa.bool_()
+REALS = pa.list_(pa.float64())
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, Arrow type and meaning with unit."""
+
+    name: str
+    type: pa.DataType
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """One table: `key` columns sort its rows; `open_ended` tables may carry further columns (the lab's attributes)."""
+
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partitioned: bool = False
+    open_ended: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The declared columns as an Arrow schema."""
+        return pa.schema([(column.name, column.type) for column in self.columns])
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    types = {"text": TEXT, "day": DAY, "real": REAL, "whole": WHOLE, "flag": FLAG, "reals": REALS}
+    rows = [line.split("|") for line in text.splitlines() if line.strip()]
+    return tuple(Column(name.strip(), types[kind.strip()], meaning.strip()) for name, kind, meaning in rows)
+
+
+_EXPERIMENT = "experiment_id | text | the experiment, which is the name of its file\n"
+_EFFECT_VALUES = """
+    effect      | real  | relative: part of the control level (0.10 is 10 %); level: metric per product and period
+    se          | real  | bootstrap standard error, on the effect's scale
+    ci_lower    | real  | lower end of the confidence interval
+    ci_upper    | real  | upper end of the confidence interval
+"""
+
+_SPECS = [
+    TableSpec(
+        "staging.stg_sales",
+        _columns("""
+            product_id | text | product
+            date       | day  | period: the day, or the day that labels the week
+            units      | real | units sold
+            revenue    | real | sum of units x price
+            price      | real | revenue / units
+            cost       | real | units-weighted unit cost; null without a cost column
+        """),
+        ("product_id", "date"),
+    ),
+    TableSpec(
+        "staging.stg_products",
+        _columns("""
+            product_id | text | product
+            category   | text | the category that strata and substitutes are drawn in
+        """),
+        ("product_id",),
+        open_ended=True,
+    ),
+    TableSpec(
+        "staging.stg_events",
+        _columns("""
+            event_id    | text | event
+            product_id  | text | product that the event touches
+            occurred_on | day  | date of the event
+            kind        | text | kind of event, which triggered experiments name
+        """),
+        ("event_id", "product_id", "occurred_on"),
+    ),
+    TableSpec(
+        "staging.stg_incumbent_prices",
+        _columns("""
+            product_id | text | product
+            date       | day  | period from which the price holds
+            price      | real | price of the running policy
+        """),
+        ("product_id", "date"),
+    ),
+    TableSpec(
+        "intermediate.int_product_days",
+        _columns("""
+            product_id | text | product
+            date       | day  | period of the whole calendar
+            units      | real | units sold, 0 where nothing was sold
+            revenue    | real | revenue, 0 where nothing was sold
+            price      | real | unit price; the last observed carried forward (backward at the start)
+            cost       | real | unit cost, carried like the price; null without a cost column
+            profit     | real | revenue - units x cost; null without a cost column
+            is_sold    | flag | whether anything was sold in the period
+        """),
+        ("product_id", "date"),
+    ),
+    TableSpec(
+        "intermediate.int_data_quality",
+        _columns("""
+            rule       | text  | what is looked for
+            source     | text  | which source
+            rows_found | whole | rows that match the rule
+            rows_kept  | whole | of those, the rows that stay
+            action     | text  | what is done with them
+        """),
+        ("source", "rule"),
+    ),
+    TableSpec(
+        "intermediate.int_product_features",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id      | text  | product
+            category        | text  | category
+            units_per_day   | real  | units per calendar day, from the first sale to the eve of the start
+            revenue_per_day | real  | revenue per calendar day over the same time
+            base_price      | real  | revenue / units before the start
+            last_price      | real  | last price before the start
+            min_price       | real  | lowest price before the start
+            max_price       | real  | highest price before the start
+            active_days     | whole | periods with sales before the start
+            history_periods | whole | periods from the first sale to the eve of the start
+            first_sold      | day   | first period with sales
+            last_sold       | day   | last period with sales before the start
+        """
+        ),
+        ("product_id",),
+        partitioned=True,
+        open_ended=True,
+    ),
+    TableSpec(
+        "spillover.substitute_edges",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id    | text  | product whose demand responds
+            on_price_of   | text  | product whose price moves
+            effect        | real  | change of log demand per change of log price; positive: substitutes
+            se            | real  | standard error (Newey-West)
+            z             | real  | symmetrised statistic over its empirical null
+            q_value       | real  | Benjamini-Hochberg q-value of z
+            shrunk_effect | real  | empirical-Bayes estimate
+            series_group  | text  | products whose prices move as one series share the label
+            history_weeks | whole | weeks of history used
+            reason        | text  | why the pair is not identified
+        """
+        ),
+        ("product_id", "on_price_of"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "spillover.product_clusters",
+        _columns(_EXPERIMENT + "product_id | text | product\ncluster_id | text | cluster of dense substitutes"),
+        ("product_id",),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.triggers",
+        _columns(
+            _EXPERIMENT
+            + """
+            event_id    | text | event
+            product_id  | text | product
+            occurred_on | day  | date of the event
+            arm         | text | arm drawn for the product before any event
+            start       | day  | first period of the product's experiment
+            end         | day  | last period of the product's experiment
+            status      | text | started, ghost, duplicate, unknown_product, outside_window, inside_running or late
+        """
+        ),
+        ("event_id", "product_id", "occurred_on"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.assignments",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id  | text | product
+            date        | day  | period
+            arm         | text | control, or the name of the treatment arm whose price is in force
+            in_analysis | flag | false in a blackout
+            probability | real | exact probability that the design treats this cell; null for imported assignments
+            unit_id     | text | what is drawn together: the product, or its cluster
+        """
+        ),
+        ("product_id", "date"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.price_plan",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id      | text | product
+            date            | day  | period
+            incumbent_price | real | price of the running policy on that day
+            price           | real | price to charge, after guard and rounding
+            multiplier      | real | price / incumbent_price
+            arm             | text | arm in force
+            note            | text | which guard changed the price, or why there is none
+        """
+        ),
+        ("product_id", "date"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.detrended_sales",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id | text | product
+            date       | day  | period of the experiment
+            metric     | text | units, revenue, profit or price
+            observed   | real | observed value
+            predicted  | real | forecast from the history before the start
+            residual   | real | observed - predicted
+        """
+        ),
+        ("metric", "product_id", "date"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.trimmed_panel",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id          | text  | product
+            metric              | text  | units, revenue, profit or price
+            scale               | text  | relative or level
+            first_difference    | real  | observed minus predicted, as the design contrasts it
+            placebo_differences | reals | the same on windows before the start, latest first
+            product_scale       | real  | what relative values are divided by
+            kept                | flag  | whether the outlier filter keeps the product
+            reason              | text  | why it is not kept, or how it is changed
+        """
+        ),
+        ("metric", "scale", "product_id"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.affinity_leaves",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id | text  | product
+            tree       | whole | tree of the forest
+            leaf       | whole | leaf of that tree in which the product ends
+            is_honest  | flag  | whether the product stayed out of the choice of that tree's splits
+        """
+        ),
+        ("tree", "product_id"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.effects",
+        _columns(
+            _EXPERIMENT
+            + """
+            metric        | text  | units, revenue, profit or price
+            scale         | text  | relative (the headline) or level
+            estimator     | text  | hpte, hpte_leaf, hajek, difference_in_differences
+            arm           | text  | treatment arm, against control
+            estimand      | text  | what the effect is an effect of, in words
+        """
+            + _EFFECT_VALUES
+            + """
+            p_value       | real  | two-sided
+            n_treated     | whole | products (switchbacks: product-periods) treated and kept
+            n_control     | whole | products (switchbacks: product-periods) under control and kept
+            n_trimmed     | whole | products that the outlier filter drops or winsorises
+            two_arm_share | real  | share of kept products whose leaf holds both arms
+            n_replicates  | whole | bootstrap replicates
+            seed          | whole | seed of the experiment
+            is_headline   | flag  | the figure to quote for this metric
+            reason        | text  | why a value is null, or what to mind
+        """
+        ),
+        ("metric", "scale", "estimator", "arm"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.spillover_effects",
+        _columns(
+            _EXPERIMENT
+            + """
+            metric       | text  | units, revenue, profit or price
+            scale        | text  | relative or level
+            component    | text  | direct, spillover or total
+            estimator    | text  | how it is weighted
+        """
+            + _EFFECT_VALUES
+            + """
+            n_units      | whole | products with overlap
+            n_no_overlap | whole | products left out for want of overlap
+            reason       | text  | why a value is null
+        """
+        ),
+        ("metric", "scale", "component", "estimator"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.diagnostics",
+        _columns(
+            _EXPERIMENT
+            + """
+            check_name | text | check
+            status     | text | passed, failed or informational
+            value      | real | statistic
+            threshold  | real | bound that the status compares with
+            p_value    | real | p-value, where the check has one
+            message    | text | the finding in a sentence
+        """
+        ),
+        ("check_name",),
+        partitioned=True,
+    ),
+]
+
+TABLES: dict[str, TableSpec] = {spec.name: spec for spec in _SPECS}
+
+_MART_OF = {
+    "marts.fct_experiment_effects": "experiment.effects",
+    "marts.fct_assignments": "experiment.assignments",
+    "marts.fct_price_plan": "experiment.price_plan",
+    "marts.fct_spillover_effects": "experiment.spillover_effects",
+    "marts.fct_diagnostics": "experiment.diagnostics",
+    "marts.fct_substitute_edges": "spillover.substitute_edges",
+    "marts.fct_product_clusters": "spillover.product_clusters",
+}
+for _mart, _source in _MART_OF.items():
+    TABLES[_mart] = TableSpec(_mart, TABLES[_source].columns, ("experiment_id", *TABLES[_source].key))
+TABLES["marts.dim_experiments"] = TableSpec(
+    "marts.dim_experiments",
+    _columns(
+        _EXPERIMENT
+        + """
+        title          | text  | title
+        owner          | text  | owner
+        design         | text  | time_bound, triggered, random_days or crossover
+        status         | text  | planned, running, concluded or retired
+        as_of          | day   | last date in sales
+        start          | day   | first period
+        end            | day   | last period
+        n_products     | whole | products in scope
+        n_units        | whole | units drawn
+        n_cells        | whole | product-periods
+        n_in_analysis  | whole | product-periods outside blackouts
+        has_effects    | flag  | whether effects stand in the lake
+    """
+    ),
+    ("experiment_id",),
+)
+TABLES["marts.dim_products"] = TableSpec(
+    "marts.dim_products",
+    _columns("""
+        product_id  | text  | product
+        category    | text  | category
+        first_sold  | day   | first period with sales
+        last_sold   | day   | last period with sales
+        units       | real  | units sold in all
+        revenue     | real  | revenue in all
+        active_days | whole | periods with sales
+    """),
+    ("product_id",),
+    open_ended=True,
+)
