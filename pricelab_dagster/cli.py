@@ -1,0 +1,250 @@
+"""The `pricelab` command: thin over the workbench and the runner. Data on stdout, messages on stderr."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pricelab_dagster.lab.errors import LabError
+
+DONE, NOT_DONE, WRONG_INPUT = 0, 1, 2
+FORMATS = click.Choice(["table", "json", "csv"])
+
+
+class Group(click.Group):
+    """A group that turns what a user can mend into one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; wrong input exits 2, work that has not happened exits 1."""
+        from pricelab_dagster.engine import EngineError
+        from pricelab_dagster.lake import LakeError
+
+        try:
+            return super().invoke(ctx)
+        except (LabError, EngineError) as error:
+            click.echo(f"pricelab: {error}", err=True)
+            ctx.exit(WRONG_INPUT)
+        except LakeError as error:
+            click.echo(f"pricelab: {error}", err=True)
+            ctx.exit(NOT_DONE)
+
+
+def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--lab` to a command."""
+    return click.option(
+        "--lab",
+        "lab_root",
+        envvar="PRICELAB_HOME",
+        default=".",
+        show_default="the current directory",
+        show_envvar=True,
+        type=click.Path(path_type=Path),
+        help="The lab folder.",
+    )(function)
+
+
+def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--format` to a command."""
+    return click.option(
+        "--format", "form", type=FORMATS, default="table", show_default=True, help="How rows are printed."
+    )(function)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="pricelab", prog_name="pricelab")
+def main() -> None:
+    """Price experiments over products and time: design, price plan, effect and spillover.
+
+    A lab is a folder with pricelab.yaml and experiments/*.yaml. Make one with `pricelab new DIR`, or see the whole
+    thing at work on real grocery sales with `pricelab demo`.
+
+    Exit codes: 0 done, 1 a run failed or has not happened, 2 the input is wrong.
+    """
+
+
+@main.command()
+@click.option(
+    "--lab",
+    "lab_root",
+    default="demo_lab",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the demo lab is built; an older one there is replaced.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How rows are printed.",
+)
+def demo(lab_root: Path, form: str) -> None:
+    """Build and run the demo: five experiments on real grocery sales, effects beside the planted truth."""
+    from pricelab_dagster import show
+    from pricelab_dagster.demo import play
+
+    with show.progress("demo") as report:
+        rows = play.run(lab_root, report)
+    show.rows(rows, form)
+    if form == "table":
+        show.note(play.summary(rows))
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def new(directory: Path) -> None:
+    """Make DIRECTORY a commented lab to start from; it runs as it stands."""
+    from pricelab_dagster import show, template
+
+    template.write(directory)
+    show.note(f"Wrote a lab to {directory}. Next: pricelab run --lab {directory}")
+
+
+@main.command()
+@lab_option
+@format_option
+def check(lab_root: Path, form: str) -> None:
+    """Validate the lab and show its data quality, overlaps and refused changes; write nothing."""
+    from pricelab_dagster import show, validate
+    from pricelab_dagster.workbench import Workbench
+
+    bench = Workbench.open(lab_root)
+    with show.progress("check") as report:
+        report("reading the sources")
+        found = validate.check(bench)
+    show.rows(found.data_quality, form)
+    for line in found.overlaps:
+        show.note(f"overlap: {line}")
+    for error in found.errors:
+        show.note(f"pricelab: {error}")
+    show.note(f"{len(found.valid)} of {len(found.valid) + len(found.errors)} experiments can run.")
+    sys.exit(WRONG_INPUT if found.errors or found.overlaps else DONE)
+
+
+@main.command()
+@lab_option
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--force", is_flag=True, help="Also recompute experiments that are concluded and computed.")
+def run(lab_root: Path, ids: tuple[str, ...], force: bool) -> None:
+    """Run the experiments IDs, or all: read the sources, materialise what is due, build the warehouse."""
+    from pricelab_dagster import runner, show, validate
+    from pricelab_dagster.workbench import Workbench
+
+    bench = Workbench.open(lab_root)
+    found = validate.check_files(bench, ids)
+    for error in found.errors:
+        show.note(f"pricelab: {error}")
+    if not found.valid:
+        sys.exit(WRONG_INPUT if found.errors else DONE)
+    outcomes, skipped = [], []
+    with show.progress("run", total=len(found.valid) + 2) as report:
+        work = runner.Runner(lab_root, report)
+        try:
+            outcomes.append(work.refresh())
+            if outcomes[0].succeeded:
+                wanted, skipped = runner.due(Workbench.open(lab_root), found.valid, force=force)
+                outcomes += work.experiments(wanted)
+                outcomes.append(work.publish())
+        finally:
+            work.close()
+    for name in skipped:
+        show.note(f"{name} is concluded and computed; --force recomputes it.")
+    for outcome in outcomes:
+        if not outcome.succeeded:
+            show.note(f"pricelab: {outcome.experiment_id or outcome.job} failed. {outcome.message}")
+    show.status(Workbench.open(lab_root))
+    sys.exit(NOT_DONE if any(not one.succeeded for one in outcomes) else WRONG_INPUT if found.errors else DONE)
+
+
+@main.command()
+@lab_option
+@format_option
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+def effects(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
+    """Print the effects of the experiments IDs, or of all that have some."""
+    _print_table(lab_root, "experiment.effects", ids, form)
+
+
+@main.command()
+@lab_option
+@format_option
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+def diagnostics(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
+    """Print the checks of the experiments IDs, or of all that have some: passed, failed or informational."""
+    _print_table(lab_root, "experiment.diagnostics", ids, form)
+
+
+@main.command()
+@lab_option
+@format_option
+@click.argument("experiment_id", metavar="ID")
+def plan(lab_root: Path, form: str, experiment_id: str) -> None:
+    """Print the price plan of experiment ID: one price per product and period; works before the start."""
+    _print_table(lab_root, "experiment.price_plan", (experiment_id,), form)
+
+
+@main.command()
+@lab_option
+@format_option
+@click.argument("query")
+def sql(lab_root: Path, form: str, query: str) -> None:
+    """Print the rows of QUERY, one read-only SELECT on the warehouse.
+
+    For example: pricelab sql "from marts.fct_experiment_effects"
+    """
+    from pricelab_dagster import show
+    from pricelab_dagster.engine import query_database
+    from pricelab_dagster.lake import LakeError
+    from pricelab_dagster.workbench import Workbench
+
+    bench = Workbench.open(lab_root)
+    warehouse = bench.lab.root / "warehouse.duckdb"
+    if not warehouse.exists():
+        raise LakeError("warehouse.duckdb: nothing there yet. Build it with `pricelab run`.")
+    show.rows(query_database(warehouse, query, lake_files=bench.lake.all_files()), form)
+
+
+@main.group()
+def study() -> None:
+    """Simulation studies: redraw and re-estimate many times, and print coverage and standard errors."""
+
+
+@study.command("demo")
+@click.option("--seeds", default=100, show_default=True, type=click.IntRange(min=1), help="Draws per experiment.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
+@click.option(
+    "--out",
+    default="study/demo.jsonl",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Results so far; a study that was interrupted goes on from there.",
+)
+@format_option
+def study_demo(seeds: int, workers: int, out: Path, form: str) -> None:
+    """Redraw assignment and planting of the demo; print coverage and median standard error per experiment."""
+    from pricelab_dagster import show
+    from pricelab_dagster.demo import study as demo_study
+
+    with show.progress("study demo", total=seeds) as report:
+        rows = demo_study.run(seeds, workers=workers, out=out, report=report)
+    show.rows(rows, form)
+
+
+def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str) -> None:
+    import pyarrow as pa
+
+    from pricelab_dagster import show
+    from pricelab_dagster.lake import LakeError
+    from pricelab_dagster.workbench import Workbench
+
+    bench = Workbench.open(lab_root)
+    for name in ids:
+        if not bench.lake.exists(table, name):
+            bench.experiment(name)
+    names = list(ids) or bench.lake.partitions(table)
+    if not names:
+        raise LakeError(f"{table}: nothing there yet. Materialise it first with `pricelab run`.")
+    show.rows(pa.concat_tables([bench.lake.read(table, name) for name in names], promote_options="default"), form)

@@ -1,0 +1,39 @@
+"""HPTE steps 1 and 2: first differences from detrended sales, and the outlier filter."""
+
+from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
+
+ASSIGNMENTS, FEATURES, DAYS = (
+    "experiment.assignments",
+    "intermediate.int_product_features",
+    "intermediate.int_product_days",
+)
+DETRENDED, TRIMMED = "experiment.detrended_sales", "experiment.trimmed_panel"
+
+
+@experiment_asset(DETRENDED, reads=[ASSIGNMENTS, FEATURES, DAYS], group="panel", after_start=True)
+def detrended_sales(stage: Stage) -> Output:
+    """One row per product, period and metric: observed, predicted from the history, and their difference.
+
+    The prediction is what the product would have sold untreated; products without history have none.
+    """
+    from pricelab_dagster import frames
+    from pricelab_dagster.science import panel as science
+
+    one, settings = frames.load_panel(stage.bench, stage.experiment), stage.experiment.analysis.detrend
+    predicted = science.forecasts(one, method=settings.method, window=frames.window_of(settings))
+    rows = frames.detrended_table(stage.experiment, one, predicted)
+    return Output(rows, metadata={"method": settings.method, "history_periods": one.n_history, "through": one.through})
+
+
+@experiment_asset(TRIMMED, reads=[DETRENDED, ASSIGNMENTS, FEATURES, DAYS], group="panel", after_start=True)
+def trimmed_panel(stage: Stage) -> Output:
+    """One row per product, metric and scale: its first difference, and whether the outlier filter keeps it.
+
+    Ranks are cut within arms (sequences, for a crossover), so that a strong effect is not taken for an outlier.
+    """
+    from pricelab_dagster import frames
+
+    one = frames.load_panel(stage.bench, stage.experiment)
+    trimmed = frames.trim_panel(stage.experiment, one, stage.read(DETRENDED))
+    rows = frames.trimmed_table(stage.experiment, one, trimmed)
+    return Output(rows, metadata={"not_kept_or_changed": frames.reasons(rows)})

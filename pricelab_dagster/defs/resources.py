@@ -1,0 +1,34 @@
+"""The lab that the assets work on."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from pricelab_dagster.lab import LabError
+from pricelab_dagster.workbench import Workbench
+
+
+class LabResource(dg.ConfigurableResource):
+    """A lab folder: `root` is its path, by default the environment variable PRICELAB_HOME."""
+
+    root: str
+
+    def open(self) -> Workbench:
+        """Return the lab, read anew: a changed file counts from the next step on.
+
+        Raises
+        ------
+        dagster.Failure : with the one-line error of a wrong lab; it is not retried.
+        """
+        try:
+            return Workbench.open(Path(self.root))
+        except LabError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+
+@dg.definitions
+def resources() -> dg.Definitions:
+    """Return the lab resource under the name `lab`."""
+    return dg.Definitions(
+        resources={"lab": LabResource(root=dg.EnvVar("PRICELAB_HOME"))}, executor=dg.in_process_executor
+    )

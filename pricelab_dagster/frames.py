@@ -1,0 +1,311 @@
+"""Between the lake's tables and the arrays of HPTE: the panel of an experiment, and the rows of its results."""
+
+from collections.abc import Iterable
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pricelab_dagster.drawing import CONTROL
+from pricelab_dagster.lab import Experiment, Grain
+from pricelab_dagster.lab.analysis import Detrend
+from pricelab_dagster.science import hpte
+from pricelab_dagster.science.affinity import Leaves
+from pricelab_dagster.science.diagnostics import Diagnostic
+from pricelab_dagster.science.panel import SCALES, Panel, Trimmed, trimmed
+from pricelab_dagster.tables import TABLES
+from pricelab_dagster.workbench import ASSIGNMENTS, FEATURES, Workbench
+
+NUMERIC_FEATURES = ("units_per_day", "base_price")
+NOT_ATTRIBUTES = frozenset(
+    {
+        *("experiment_id", "product_id", "revenue_per_day", "last_price", "min_price", "max_price"),
+        *("active_days", "history_periods", "first_sold", "last_sold"),
+    }
+)
+
+
+def to_pandas(rows: pa.Table) -> pd.DataFrame:
+    """Return the rows as a frame; dates become timestamps, so that they compare and align."""
+    return rows.to_pandas(date_as_object=False)
+
+
+def panel(
+    experiment: Experiment,
+    grain: Grain,
+    assignments: pd.DataFrame,
+    days: pd.DataFrame,
+    features: pd.DataFrame,
+    *,
+    through: date,
+) -> Panel:
+    """Return the panel of an experiment.
+
+    Parameters
+    ----------
+    assignments : experiment.assignments of the experiment.
+    days : intermediate.int_product_days of its products, from the history's first period to `through`.
+    features : intermediate.int_product_features of the experiment.
+    through : last period that may be looked at.
+    """
+    product_id = np.array(sorted(set(assignments["product_id"])), dtype=object)
+    known = features.set_index("product_id")
+    metrics = [*experiment.metrics, "price"]
+    if "profit" in metrics and "revenue" not in metrics:
+        metrics.append("revenue")
+    grids = {metric: days.pivot(index="product_id", columns="date", values=metric) for metric in metrics}
+    calendar = pd.DatetimeIndex(next(iter(grids.values())).columns)
+    before = calendar[calendar < pd.Timestamp(experiment.start)]
+    since = calendar[(calendar >= pd.Timestamp(experiment.start)) & (calendar <= pd.Timestamp(through))]
+    first_sold = known["first_sold"].reindex(product_id).to_numpy()
+    on_sale = before.to_numpy()[None, :] >= first_sold.astype("datetime64[ns]")[:, None]
+    # a price carried over from a day of the other arm says nothing about this one
+    sold = days.pivot(index="product_id", columns="date", values="is_sold").reindex(index=product_id, columns=since)
+    observed = {metric: grid.reindex(index=product_id, columns=since).to_numpy(float) for metric, grid in grids.items()}
+    observed["price"] = np.where(sold.eq(True).to_numpy(), observed["price"], np.nan)
+    arms = {CONTROL: 0.0} | {arm.name: 1.0 for arm in experiment.arms}
+    cells = assignments.assign(arm=assignments["arm"].map(arms).astype(float))
+    shaped = {
+        name: cells.pivot(index="product_id", columns="date", values=name).reindex(index=product_id, columns=since)
+        for name in ("arm", "in_analysis", "probability")
+    }
+    units = assignments.drop_duplicates("product_id").set_index("product_id")["unit_id"]
+    return Panel(
+        product_id=product_id,
+        date=since.to_numpy().astype("datetime64[D]"),
+        unit_id=units.reindex(product_id).to_numpy(dtype=object),
+        category=known["category"].reindex(product_id).fillna("unknown").to_numpy(dtype=object),
+        arm=shaped["arm"].to_numpy(dtype=float),
+        in_analysis=shaped["in_analysis"].eq(True).to_numpy(),
+        probability=shaped["probability"].to_numpy(dtype=float),
+        phase=_phase(experiment, grain, since),
+        history={
+            metric: np.where(on_sale, grid.reindex(index=product_id, columns=before).to_numpy(dtype=float), np.nan)
+            for metric, grid in grids.items()
+        },
+        observed=observed,
+        kind=experiment.design.kind,
+        grain=grain,
+        imported=experiment.assignment.source is not None,
+    )
+
+
+def attributes(features: pd.DataFrame, product_id: NDArray[np.object_]) -> pd.DataFrame:
+    """Return what the forest may split on (N rows): category, the lab's attributes, log sales and log price."""
+    known = features.set_index("product_id").reindex(product_id)
+    own = known.drop(columns=[name for name in known.columns if name in NOT_ATTRIBUTES | set(NUMERIC_FEATURES)])
+    logs = {f"log_{name}": np.log(known[name].where(known[name] > 0)) for name in NUMERIC_FEATURES}
+    return own.assign(**logs).reset_index(drop=True)
+
+
+def _phase(experiment: Experiment, grain: Grain, since: pd.DatetimeIndex) -> NDArray[np.int64]:
+    if experiment.design.kind != "crossover":
+        return np.ones(len(since), dtype=np.int64)
+    days = (since - pd.Timestamp(experiment.start)).days.to_numpy()
+    return days // (7 if grain == "week" else 1) // experiment.design.phase + 1
+
+
+def load_panel(bench: Workbench, experiment: Experiment) -> Panel:
+    """Return the panel of an experiment from the lake, through its end or the as-of date, whichever is first."""
+    window = bench.window(experiment)
+    through = min(window.end, bench.as_of or window.end)
+    assignments = bench.lake.read(ASSIGNMENTS, experiment.id)
+    products = sorted(set(assignments["product_id"].to_pylist()))
+    days = bench.days(products, since=bench.history_start(experiment), through=through)
+    features = to_pandas(bench.lake.read(FEATURES, experiment.id))
+    return panel(experiment, bench.grain, to_pandas(assignments), to_pandas(days), features, through=through)
+
+
+def window_of(detrend: Detrend) -> int | None:
+    """Return the forecast's window in periods; None for all of the history."""
+    return None if detrend.window == "all" else detrend.window
+
+
+def detrended_table(experiment: Experiment, one: Panel, predicted: dict[str, NDArray[np.float64]]) -> pa.Table:
+    """Return observed, predicted and residual as rows of product, period and metric."""
+    n, t = len(one.product_id), len(one.date)
+    tables = [
+        pa.table(
+            {
+                "experiment_id": pa.array([experiment.id] * (n * t), pa.string()),
+                "product_id": pa.array(np.repeat(one.product_id, t), pa.string()),
+                "date": pa.array(np.tile(one.date, n)),
+                "metric": pa.array([metric] * (n * t), pa.string()),
+                "observed": pa.array(observed.ravel(), from_pandas=True),
+                "predicted": pa.array(predicted[metric].ravel(), from_pandas=True),
+                "residual": pa.array((observed - predicted[metric]).ravel(), from_pandas=True),
+            }
+        )
+        for metric, observed in one.observed.items()
+    ]
+    return pa.concat_tables(tables)
+
+
+def trim_panel(experiment: Experiment, one: Panel, detrended: pa.Table) -> list[Trimmed]:
+    """Return first differences and the filter's verdict from detrended sales, with the experiment's settings."""
+    analysis = experiment.analysis
+    predicted = {metric: _grid(detrended, metric, "predicted", one) for metric in one.observed}
+    return trimmed(
+        one,
+        predicted,
+        trim=analysis.trim.method,
+        c=analysis.trim.c,
+        method=analysis.detrend.method,
+        window=window_of(analysis.detrend),
+    )
+
+
+def trimmed_table(experiment: Experiment, one: Panel, found: list[Trimmed]) -> pa.Table:
+    """Return the first differences as rows of product, metric and scale."""
+    n = len(one.product_id)
+    tables = [
+        pa.table(
+            {
+                "experiment_id": pa.array([experiment.id] * n, pa.string()),
+                "product_id": pa.array(one.product_id, pa.string()),
+                "metric": pa.array([part.metric] * n, pa.string()),
+                "scale": pa.array([part.scale] * n, pa.string()),
+                "first_difference": pa.array(part.first_difference, from_pandas=True),
+                "placebo_differences": pa.array(
+                    [[value if np.isfinite(value) else None for value in row] for row in part.placebo.tolist()],
+                    pa.list_(pa.float64()),
+                ),
+                "product_scale": pa.array(part.product_scale, from_pandas=True),
+                "kept": pa.array(part.kept),
+                "reason": pa.array(part.reason, pa.string()),
+            }
+        )
+        for part in found
+    ]
+    return pa.concat_tables(tables)
+
+
+def read_trimmed(one: Panel, detrended: pa.Table, rows: pa.Table) -> list[Trimmed]:
+    """Return what `trimmed_table` and `detrended_table` stored, in the order of the metrics and scales."""
+    frame = to_pandas(rows)
+    found = []
+    for metric, observed in one.observed.items():
+        predicted = _grid(detrended, metric, "predicted", one)
+        for scale in SCALES:
+            part = frame[(frame["metric"] == metric) & (frame["scale"] == scale)].set_index("product_id")
+            part = part.reindex(one.product_id)
+            s = part["product_scale"].to_numpy(dtype=float)
+            found.append(
+                Trimmed(
+                    metric=metric,
+                    scale=scale,
+                    first_difference=part["first_difference"].to_numpy(dtype=float),
+                    placebo=np.array(part["placebo_differences"].tolist(), dtype=float),
+                    product_scale=s,
+                    kept=part["kept"].to_numpy(dtype=bool),
+                    reason=part["reason"].to_numpy(dtype=object),
+                    residual=(observed - predicted) / s[:, None],
+                    outcome=observed / s[:, None],
+                )
+            )
+    return found
+
+
+def reasons(rows: pa.Table) -> dict[str, int]:
+    """Return how many rows of `trimmed_panel` carry each reason."""
+    counted = to_pandas(rows)["reason"].dropna().value_counts().sort_index()
+    return {str(reason): int(count) for reason, count in counted.items()}
+
+
+def leaves_table(experiment: Experiment, one: Panel, leaves: Leaves) -> pa.Table:
+    """Return the leaves as rows of product and tree."""
+    n, n_trees = leaves.leaf.shape
+    return pa.table(
+        {
+            "experiment_id": pa.array([experiment.id] * (n * n_trees), pa.string()),
+            "product_id": pa.array(np.repeat(one.product_id, n_trees), pa.string()),
+            "tree": pa.array(np.tile(np.arange(n_trees), n)),
+            "leaf": pa.array(leaves.leaf.ravel().astype(np.int64)),
+            "is_honest": pa.array(leaves.in_honest.ravel()),
+        }
+    )
+
+
+def read_leaves(rows: pa.Table, one: Panel, reason: str | None) -> Leaves:
+    """Return what `leaves_table` stored; its rows come sorted by tree and product."""
+    n = len(one.product_id)
+    leaf = rows["leaf"].to_numpy().reshape(-1, n).T.astype(np.int32)
+    honest = rows["is_honest"].to_numpy(zero_copy_only=False).reshape(-1, n).T
+    return Leaves(
+        leaf=np.ascontiguousarray(leaf), in_honest=np.ascontiguousarray(honest), n_trees=leaf.shape[1], reason=reason
+    )
+
+
+def effects_table(
+    experiment: Experiment, found: Iterable[tuple[str, str, str, hpte.Effect]], *, so_far: str | None
+) -> pa.Table:
+    """Return the effects as rows; `so_far` is the last period of a running experiment and enters every reason."""
+    headline = "hajek" if experiment.assignment.unit == "cluster" else "hpte"
+    rows = []
+    for metric, scale, estimator, effect in found:
+        notes = [effect.reason, f"running: periods through {so_far} only." if so_far else None]
+        if experiment.assignment.unit == "cluster" and estimator == "hpte":
+            notes.append("Clusters are assigned: comparing like with like re-creates the interference; quote hajek.")
+        numbers = {name: _number(getattr(effect, name)) for name in _EFFECT_NUMBERS}
+        rows.append(
+            {
+                "experiment_id": experiment.id,
+                "metric": metric,
+                "scale": scale,
+                "estimator": estimator,
+                "arm": experiment.arms[0].name,
+                "estimand": _estimand(experiment, metric, scale, effect.estimand),
+                **numbers,
+                "n_treated": effect.n_treated,
+                "n_control": effect.n_control,
+                "n_trimmed": effect.n_trimmed,
+                "n_replicates": effect.n_replicates,
+                "seed": experiment.assignment.seed,
+                "is_headline": scale == "relative" and estimator == headline,
+                "reason": " ".join(note for note in notes if note) or None,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=TABLES["experiment.effects"].schema)
+
+
+def diagnostics_table(experiment: Experiment, found: list[Diagnostic]) -> pa.Table:
+    """Return the checks as rows."""
+    rows = [
+        {
+            "experiment_id": experiment.id,
+            "check_name": check.check_name,
+            "status": check.status,
+            "message": check.message,
+            **{name: _number(getattr(check, name)) for name in ("value", "threshold", "p_value")},
+        }
+        for check in found
+    ]
+    return pa.Table.from_pylist(rows, schema=TABLES["experiment.diagnostics"].schema)
+
+
+_EFFECT_NUMBERS = ("effect", "se", "ci_lower", "ci_upper", "p_value", "two_arm_share")
+_WHEN = {
+    "time_bound": "mean over the analysed periods after the switch",
+    "crossover": "after the blackout, mean over the phases",
+    "random_days": "same-day effect, short of the long run where effects carry over",
+}
+_POINTS = {"profit": "points per revenue"}
+
+
+def _estimand(experiment: Experiment, metric: str, scale: str, words: str) -> str:
+    unit = f"of {metric} per product and period"
+    if scale == "relative":
+        unit = f"of {metric}, " + _POINTS.get(metric, "as part of its level under control")
+    return f"{words}; {unit}; {_WHEN[experiment.design.kind]}"
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _grid(detrended: pa.Table, metric: str, column: str, one: Panel) -> NDArray[np.float64]:
+    frame = to_pandas(detrended)
+    grid = frame[frame["metric"] == metric].pivot(index="product_id", columns="date", values=column)
+    return grid.reindex(index=one.product_id, columns=pd.DatetimeIndex(one.date)).to_numpy(dtype=float)

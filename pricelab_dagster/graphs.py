@@ -1,0 +1,83 @@
+"""Between the lake's tables and the graph of substitutes: edges by category, and clusters of a scope."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pricelab_dagster.frames import attributes, to_pandas
+from pricelab_dagster.lab import Experiment
+from pricelab_dagster.science import clusters, substitutes
+from pricelab_dagster.tables import TABLES
+from pricelab_dagster.workbench import EDGES, Workbench
+
+EDGE_SCHEMA = pa.schema(
+    [field for field in TABLES[EDGES].schema if field.name not in ("experiment_id", "q_value", "shrunk_effect")]
+)
+
+
+def categories(features: pd.DataFrame, scope: Sequence[str]) -> list[str]:
+    """Return the sorted categories of the scope's products."""
+    return sorted(set(features.loc[features["product_id"].isin(set(scope)), "category"]))
+
+
+def history(bench: Workbench, experiment: Experiment, features: pd.DataFrame) -> pa.Table:
+    """Return product, category, period, units and price of some products before the start."""
+    query = """
+        select days.product_id, wanted.category, days.date, days.units, days.price
+        from intermediate.int_product_days as days
+        inner join source.products as wanted on days.product_id = wanted.product_id
+        where days.date < cast($start as date) and days.date >= cast($history_start as date)
+        order by days.product_id, days.date
+    """
+    wanted = pa.table({name: pa.array(features[name], pa.string()) for name in ("product_id", "category")})
+    tables = {
+        "intermediate.int_product_days": bench.lake.source("intermediate.int_product_days"),
+        "source.products": wanted,
+    }
+    return bench.engine.sql(query, tables=tables, parameters=bench.parameters(experiment))
+
+
+def category_edges(rows: pa.Table, *, season: int) -> pa.Table:
+    """Return the edges of one category from its rows, sorted by product and period."""
+    product_id, units, price = _grids(rows)
+    found = substitutes.category_edges(product_id, units, price, season=season).frame()
+    return pa.Table.from_pandas(found, preserve_index=False).select(EDGE_SCHEMA.names)
+
+
+def finish_edges(edges: pa.Table, features: pd.DataFrame) -> pa.Table:
+    """Return the edges of all categories with scaled z, q-value and shrunk effect."""
+    product_id = features["product_id"].to_numpy(dtype=object)
+    described = attributes(features, product_id).set_index(product_id).drop(columns="category")
+    return pa.Table.from_pandas(substitutes.finish_edges(to_pandas(edges), described), preserve_index=False)
+
+
+def placebo(rows: pa.Table, edges: pa.Table, *, season: int, rng: np.random.Generator) -> substitutes.Placebo:
+    """Return how often pairs of different categories, which cannot be substitutes, look like edges."""
+    product_id, units, price = _grids(rows)
+    category = dict(zip(rows["product_id"].to_pylist(), rows["category"].to_pylist(), strict=True))
+    scale = substitutes.null_scale(to_pandas(edges)["z"].dropna().to_numpy(dtype=float))
+    labels = np.array([category[product] for product in product_id], dtype=object)
+    return substitutes.placebo_rate(product_id, units, price, labels, scale=scale, season=season, rng=rng)
+
+
+def cluster(edges: pa.Table, scope: Sequence[str], *, max_size: int, seed: int) -> pa.Table:
+    """Return the cluster of each product of the scope; a cluster is named after its first product."""
+    members = set(scope)
+    frame = to_pandas(edges)
+    frame = frame[frame["product_id"].isin(members) & frame["on_price_of"].isin(members)]
+    graph = substitutes.graph_edges(frame)
+    labels = clusters.partition(
+        graph.edges, weights=graph.weights, nodes=list(scope), max_size=max_size, rng=np.random.default_rng(seed)
+    )
+    frame = pd.DataFrame({"product_id": list(scope), "label": labels})
+    named = frame.groupby("label")["product_id"].transform("min")
+    return pa.table({"product_id": pa.array(scope, pa.string()), "cluster_id": pa.array(named, pa.string())})
+
+
+def _grids(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    frame = to_pandas(rows)
+    units = frame.pivot(index="product_id", columns="date", values="units")
+    price = frame.pivot(index="product_id", columns="date", values="price")
+    return units.index.to_numpy(dtype=object), units.to_numpy(dtype=float), price.to_numpy(dtype=float)

@@ -1,0 +1,108 @@
+"""Runs of the command: the same jobs as in the web UI, in this process, on the lab's instance."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pricelab_dagster import audit
+from pricelab_dagster.instance import open_instance
+from pricelab_dagster.workbench import Workbench
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the run of one job, on one experiment or on the lab, ended; `message` is one line when it failed."""
+
+    job: str
+    experiment_id: str | None
+    run_id: str
+    succeeded: bool
+    message: str
+
+
+class Runner:
+    """Runs jobs on a lab's instance, one after the other.
+
+    Parameters
+    ----------
+    root : the lab folder.
+    report : called with a line before each run.
+    """
+
+    def __init__(self, root: Path, report: Progress) -> None:
+        # a step that is skipped for a planned experiment would warn once for each check behind it
+        logging.getLogger("dagster").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pricelab_dagster.definitions import defs
+
+            self._instance = open_instance(root)
+            self._definitions: dg.Definitions = defs()
+        self._root, self._report = root, report
+
+    def refresh(self) -> Outcome:
+        """Read the sources anew."""
+        self._report("reading the sources")
+        return self._run("refresh", None)
+
+    def experiments(self, ids: Sequence[str]) -> list[Outcome]:
+        """Run experiments; one that fails does not stop the others."""
+        known = set(self._instance.get_dynamic_partitions("experiment"))
+        self._instance.add_dynamic_partitions("experiment", [name for name in ids if name not in known])
+        outcomes = []
+        for name in ids:
+            self._report(name)
+            outcomes.append(self._run("experiment", name))
+        return outcomes
+
+    def publish(self) -> Outcome:
+        """Build the marts and the warehouse from the experiments that succeeded."""
+        self._report("building the warehouse")
+        return self._run("publish", None)
+
+    def close(self) -> None:
+        """Release the instance."""
+        self._instance.dispose()
+
+    def _run(self, job: str, partition: str | None) -> Outcome:
+        import dagster as dg
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = self._definitions.resolve_job_def(job).execute_in_process(
+                instance=self._instance,
+                partition_key=partition,
+                raise_on_error=False,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+        failures = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_FAILURE]
+        message = _reason(failures[0]) if failures else ""
+        outcome = Outcome(job, partition, result.run_id, result.success, message)
+        audit.append(self._root, "run", job=job, experiment=partition, run_id=result.run_id, succeeded=result.success)
+        return outcome
+
+
+def due(bench: Workbench, ids: Sequence[str], *, force: bool) -> tuple[list[str], list[str]]:
+    """Return the experiments to run, and those that are concluded and computed, which only `force` runs again."""
+    wanted = list(ids) or list(bench.lab.experiments)
+    final = [name for name in wanted if not force and bench.is_final(bench.experiment(name))]
+    return [name for name in wanted if name not in final], final
+
+
+def _reason(event: "dg.DagsterEvent") -> str:
+    data = event.step_failure_data
+    metadata = data.user_failure_data
+    if metadata is not None and metadata.description:
+        return f"{event.step_key}: {metadata.description}"
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return f"{event.step_key}: {error.message.strip().splitlines()[0] if error else 'failed'}"

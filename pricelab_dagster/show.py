@@ -1,0 +1,111 @@
+"""What the command prints: rows as a table, JSON or CSV on stdout, progress and notes on stderr."""
+
+import io
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.csv
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pricelab_dagster.workbench import Workbench
+
+_WIDE = 10_000
+_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def rows(table: pa.Table, form: str) -> None:
+    """Print rows: `table` for people, `json` as a list of flat rows, `csv` with a header."""
+    if form == "json":
+        print(json.dumps([_plain(row) for row in table.to_pylist()], indent=1, allow_nan=False))
+    elif form == "csv":
+        buffer = io.BytesIO()
+        pa.csv.write_csv(pa.Table.from_pylist([_text(row) for row in table.to_pylist()], schema=_texts(table)), buffer)
+        sys.stdout.write(buffer.getvalue().decode())
+    else:
+        _print_table(table)
+
+
+def note(line: str) -> None:
+    """Print one line for the person at the terminal."""
+    _stderr.print(line, markup=False)
+
+
+@contextmanager
+def progress(title: str, *, total: int | None = None) -> Iterator[Callable[[str], None]]:
+    """Yield a function that names the present step; a bar where the number of steps is known.
+
+    Without a terminal each step is one line.
+    """
+    if not _stderr.is_terminal:
+        yield lambda step: note(f"{title}: {step}")
+        return
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+    if total is not None:
+        columns[2:2] = [BarColumn(), MofNCompleteColumn()]
+    with Progress(*columns, console=_stderr, transient=True) as display:
+        task = display.add_task(title, total=total)
+        seen = False
+
+        def report(step: str) -> None:
+            nonlocal seen
+            display.update(task, description=f"{title}: {step}", advance=1 if seen else 0)
+            seen = True
+
+        yield report
+
+
+def status(bench: Workbench) -> None:
+    """Print where each experiment stands."""
+    for experiment in bench.lab.experiments.values():
+        window = bench.window(experiment)
+        state = bench.status(experiment)
+        computed = "effects computed" if bench.lake.exists("experiment.effects", experiment.id) else "price plan ready"
+        if not bench.lake.exists("experiment.price_plan", experiment.id):
+            computed = "not run"
+        note(f"{experiment.id}: {state}, {window.start} to {window.end}, {computed}")
+
+
+def _print_table(table: pa.Table) -> None:
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for field in table.schema:
+        numeric = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        grid.add_column(field.name, justify="right" if numeric else "left", no_wrap=True)
+    for row in table.to_pylist():
+        grid.add_row(*(_cell(value) for value in row.values()))
+    console = Console(width=_WIDE if not sys.stdout.isatty() else None, highlight=False)
+    console.print(grid, crop=False, no_wrap=True, overflow="ignore", soft_wrap=not sys.stdout.isatty())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _plain(row: dict[str, object]) -> dict[str, object]:
+    return {name: _json_value(value) for name, value in row.items()}
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _text(row: dict[str, object]) -> dict[str, str | None]:
+    return {name: None if (plain := _json_value(value)) is None else str(plain) for name, value in row.items()}
+
+
+def _texts(table: pa.Table) -> pa.Schema:
+    return pa.schema([(name, pa.string()) for name in table.schema.names])

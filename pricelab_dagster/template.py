@@ -1,0 +1,95 @@
+"""The lab that `pricelab new` writes: a small simulated market, one finished experiment and one that is planned."""
+
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pricelab_dagster import drawing, frames
+from pricelab_dagster.lab import Experiment, LabError, write_schemas
+from pricelab_dagster.models import models
+from pricelab_dagster.science import market
+from pricelab_dagster.workbench import FEATURES, Workbench
+
+SEED = 20240101
+N_PRODUCTS, N_HISTORY, N_WINDOW = 240, 300, 42
+FINISHED = "a-tenth-cheaper"
+MULTIPLIER = 0.9
+START = date(2024, 10, 28)
+
+
+def write(directory: Path) -> None:
+    """Write a commented lab into a new or empty folder.
+
+    Raises
+    ------
+    LabError : when the folder holds something already; nothing is written then.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise LabError(str(directory), None, "there is something already", "a new or empty folder", "Choose another.")
+    simulated = market.simulate(
+        scenario="base",
+        n_products=N_PRODUCTS,
+        n_history=N_HISTORY,
+        n_window=N_WINDOW,
+        start=START,
+        treatment_multiplier=MULTIPLIER,
+        rng=np.random.default_rng(SEED),
+    )
+    untreated = np.zeros((N_PRODUCTS, N_WINDOW), dtype=np.int8)
+    _write_files(directory)
+    _write_data(directory, simulated, untreated)
+    bench = Workbench.open(directory)
+    experiment = bench.experiment(FINISHED)
+    drawn = _draw(bench, experiment)
+    arm = pd.DataFrame(drawn.arm, index=drawn.product_id).reindex(simulated.product_id, fill_value=0)
+    _write_data(directory, simulated, arm.to_numpy())
+
+
+def _write_files(directory: Path) -> None:
+    shipped = files("pricelab_dagster") / "template_lab"
+    (directory / "data").mkdir(parents=True)
+    (directory / "experiments").mkdir()
+    for name in ("pricelab.yaml", "experiments/a-tenth-cheaper.yaml", "experiments/next-crossover.yaml", ".gitignore"):
+        source = shipped.joinpath("gitignore" if name == ".gitignore" else name)
+        (directory / name).write_text(source.read_text())
+    (directory / ".schema").mkdir()
+    write_schemas(directory / ".schema")
+
+
+def _write_data(directory: Path, simulated: market.Market, arm: np.ndarray) -> None:
+    """Write the sales under `arm` (N, N_WINDOW), the products, and the prices of the running policy."""
+    sales, products = simulated.to_frames(simulated.observe(arm))
+    incumbent = simulated.incumbent_price.round(2)
+    n, t = incumbent.shape
+    prices = pd.DataFrame(
+        {
+            "product_id": np.repeat(simulated.product_id, t),
+            "date": np.tile(simulated.date, n),
+            "price": incumbent.ravel(),
+        }
+    )
+    multiplier = np.ones((n, t))
+    multiplier[:, N_HISTORY:] = np.where(arm > 0, MULTIPLIER, 1.0)
+    charged = prices.assign(price=(incumbent * multiplier).round(2).ravel())
+    sales = sales.drop(columns="price").merge(charged, on=["product_id", "date"])
+    data = directory / "data"
+    sales.to_csv(data / "sales.csv", index=False)
+    products.to_csv(data / "products.csv", index=False, float_format="%.4f")
+    prices.to_parquet(data / "incumbent_prices.parquet", index=False)
+
+
+def _draw(bench: Workbench, experiment: Experiment) -> drawing.designs.Assignment:
+    """Return the assignment that a run will draw, from tables computed in memory."""
+    staged = bench
+    for name in ("staging.stg_sales", "staging.stg_products", "intermediate.int_product_days", FEATURES):
+        rows = staged.run_model(models()[name], experiment if name == FEATURES else None)
+        staged = Workbench(bench.lab, {**staged.in_memory, name: rows})
+    features = staged.in_memory[FEATURES]
+    products = frames.to_pandas(features)
+    products = products[products["product_id"].isin(set(bench.scope(experiment, features)))]
+    return drawing.draw(
+        experiment, bench.grain, products.sort_values("product_id"), {}, rng=bench.rng(experiment, "assignments")
+    )

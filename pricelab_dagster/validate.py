@@ -1,0 +1,179 @@
+"""Whether a lab's data fit its files: columns, dates and conditions, judged before anything is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import combinations
+
+import pyarrow as pa
+
+from pricelab_dagster.engine import EngineError
+from pricelab_dagster.lab import Experiment, LabError, Source, unknown_column_error
+from pricelab_dagster.models import models
+from pricelab_dagster.tables import TABLES
+from pricelab_dagster.workbench import FEATURES, Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """First and last date of the sales source, and whether its dates fall on one weekday."""
+
+    first: date
+    last: date
+    n_weekdays: int
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a check of a lab found: experiments that can run, errors, overlaps, and the data-quality table."""
+
+    valid: list[str]
+    errors: list[LabError]
+    overlaps: list[str]
+    data_quality: pa.Table
+
+
+def check(bench: Workbench) -> Findings:
+    """Return all findings, without writing anything.
+
+    Raises
+    ------
+    LabError : when pricelab.yaml does not fit its sources, which stops all experiments.
+    """
+    staged = Workbench(bench.lab, _staged(bench))
+    found = check_files(staged, ())
+    return Findings(found.valid, found.errors, overlaps(bench), staged.in_memory["intermediate.int_data_quality"])
+
+
+def check_files(bench: Workbench, ids: Sequence[str]) -> Findings:
+    """Return the experiments among `ids` (all by default) that can run, and the errors of the others.
+
+    Raises
+    ------
+    LabError : when pricelab.yaml does not fit its sources, or an id has no file.
+    """
+    calendar = check_sources(bench)
+    names = list(ids) or sorted({*bench.lab.experiments, *bench.lab.broken})
+    valid, errors = [], []
+    for name in names:
+        if name not in bench.lab.broken:
+            bench.experiment(name)
+        try:
+            check_experiment(bench, bench.experiment(name), calendar)
+            valid.append(name)
+        except LabError as error:
+            errors.append(error)
+    return Findings(valid, errors, [], TABLES["intermediate.int_data_quality"].schema.empty_table())
+
+
+def check_sources(bench: Workbench) -> Calendar:
+    """Return the calendar of the sales, after every source was found to have the columns and types it is said to have.
+
+    Raises
+    ------
+    LabError : for the first expression that does not fit its source.
+    """
+    for key, source in bench.lab.config.sources().items():
+        _check_source(bench, "pricelab.yaml", key, source)
+    for attribute in bench.lab.config.products.attributes if bench.lab.config.products else ():
+        _check_attribute(bench, attribute)
+    sales = bench.lab.config.sales
+    query = f"""
+        select min(date) as first, max(date) as last,
+            count(distinct datediff('day', date_trunc('week', date), date)) as n_weekdays
+        from ({sales.select(bench.lab.root)}) as sales
+    """
+    row = bench.engine.sql(query, files=sales.files(bench.lab.root)).to_pylist()[0]
+    if row["first"] is None:
+        raise LabError(
+            "pricelab.yaml", "sales.columns.date", "no date", "set in at least one row", "Check the mapping."
+        )
+    return Calendar(**row)
+
+
+def check_experiment(bench: Workbench, experiment: Experiment, calendar: Calendar) -> None:
+    """Check that an experiment fits the data of its lab.
+
+    Raises
+    ------
+    LabError : for a scope that does not bind, a start without history, or a start between the weeks.
+    """
+    bench.refuse_unsupported(experiment)
+    for key, source in experiment.tables().items():
+        _check_source(bench, experiment.file, key.removesuffix(".source"), source)
+    if experiment.start <= calendar.first:
+        allowed = f"after the first sales on {calendar.first}"
+        raise LabError(experiment.file, "design.start", experiment.start, allowed, "Start later, or add earlier sales.")
+    if bench.grain == "week" and calendar.n_weekdays == 1 and (experiment.start - calendar.first).days % 7:
+        allowed = f"a week label such as {calendar.first} or {calendar.last}"
+        raise LabError(experiment.file, "design.start", experiment.start, allowed, "Give the label of the first week.")
+    if bench.grain == "week" and calendar.n_weekdays > 1 and experiment.start.weekday():
+        allowed = "a Monday, because the lab's weeks are labelled by their Monday"
+        raise LabError(experiment.file, "design.start", experiment.start, allowed, "Give the Monday of the first week.")
+    if experiment.scope.where:
+        bench.scope_query(experiment, _empty_features(bench))
+    bench.refuse_changed_design(experiment)
+
+
+def overlaps(bench: Workbench) -> list[str]:
+    """Return a sentence for each pair of experiments that touch a product in the same period."""
+    assigned = {}
+    for experiment in bench.lab.experiments.values():
+        if bench.lake.exists("experiment.assignments", experiment.id):
+            rows = bench.lake.read("experiment.assignments", experiment.id)
+            assigned[experiment.id] = set(zip(rows["product_id"].to_pylist(), rows["date"].to_pylist(), strict=True))
+    found = []
+    for one, other in combinations(assigned, 2):
+        both = assigned[one] & assigned[other]
+        if both:
+            product, day = min(both)
+            found.append(f"{one} and {other} both price product {product} on {day}, and {len(both) - 1} cells more")
+    return found
+
+
+def _staged(bench: Workbench) -> dict[str, pa.Table]:
+    """Return the tables that the data-quality report reads, computed in memory."""
+    staged: dict[str, pa.Table] = {}
+    for name in ("staging.stg_sales", "intermediate.int_data_quality"):
+        staged[name] = Workbench(bench.lab, staged).run_model(models()[name])
+    return staged
+
+
+def _check_source(bench: Workbench, file: str, key: str, source: Source) -> None:
+    root, files = bench.lab.root, source.files(bench.lab.root)
+    prefix = "query" if source.query is not None else "source"
+    try:
+        available = bench.engine.sql(f"{source.select_all(root)} limit 0", files=files).schema.names
+    except EngineError as error:
+        raise LabError(file, f"{key}.{prefix}", str(error), "readable", "Correct the file or the query.") from error
+    for name, expression in source.expressions().items():
+        try:
+            raise unknown_column_error(file, f"{key}.{name}", expression, available)
+        except ValueError:
+            continue
+    try:
+        bench.engine.sql(f"select count(columns(*)) from ({source.select(root)}) as canonical", files=files)
+    except EngineError as error:
+        allowed = "expressions that give text, dates and numbers"
+        raise LabError(
+            file, f"{key}.columns", str(error), allowed, "Correct the mapping, or filter by where."
+        ) from error
+
+
+def _check_attribute(bench: Workbench, attribute: str) -> None:
+    source = bench.lab.config.products
+    assert source is not None
+    available = bench.engine.sql(
+        f"{source.select_all(bench.lab.root)} limit 0", files=source.files(bench.lab.root)
+    ).schema.names
+    if attribute.lower() not in {name.lower() for name in available}:
+        raise unknown_column_error("pricelab.yaml", "products.attributes", f'"{attribute}"', available)
+
+
+def _empty_features(bench: Workbench) -> pa.Table:
+    declared = TABLES[FEATURES].schema
+    products = bench.engine.sql(
+        "select * from source.products limit 0", tables={"source.products": bench.source("products")}
+    ).schema
+    extra = [field for field in products if field.name not in declared.names]
+    return pa.schema([*declared, *extra]).empty_table()

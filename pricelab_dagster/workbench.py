@@ -1,0 +1,410 @@
+"""One lab opened for work: its configuration, lake and engine, its sources as tables, and where experiments stand."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pricelab_dagster.engine import Engine, EngineError, Table, View, write_database
+from pricelab_dagster.lab import Experiment, Grain, Lab, LabError, difference
+from pricelab_dagster.lake import Lake
+from pricelab_dagster.lifecycle import Status, Window
+from pricelab_dagster.models import Assertion, Model, assertions, models
+from pricelab_dagster.tables import TABLES
+
+ASSIGNMENTS, FEATURES, EDGES = (
+    "experiment.assignments",
+    "intermediate.int_product_features",
+    "spillover.substitute_edges",
+)
+SHARED_COMPUTATION_VERSION = "1"
+_EMPTY_SOURCES = {
+    "products": {"product_id": pa.string(), "category": pa.string()},
+    "events": {"event_id": pa.string(), "product_id": pa.string(), "occurred_on": pa.date32(), "kind": pa.string()},
+    "incumbent_prices": {"product_id": pa.string(), "date": pa.date32(), "price": pa.float64()},
+}
+
+
+class BlockedError(Exception):
+    """Rows that an assertion refuses; the last good table stays in the lake."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A lab with its lake and engine.
+
+    `in_memory` holds tables that stand in for those of the lake, for checks that must write nothing.
+    """
+
+    lab: Lab
+    in_memory: dict[str, pa.Table] = field(default_factory=dict)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The tables under `lake/`."""
+        return Lake(self.lab.root / "lake")
+
+    @cached_property
+    def engine(self) -> Engine:
+        """DuckDB in the lab's time zone."""
+        return Engine(time_zone=self.lab.config.time_zone)
+
+    @classmethod
+    def open(cls, root: Path) -> "Workbench":
+        """Return the lab at `root`.
+
+        Raises
+        ------
+        LabError : when the folder is no lab, or its pricelab.yaml is wrong.
+        """
+        return cls(Lab.load(root))
+
+    @property
+    def days_per_period(self) -> int:
+        """1 by day, 7 by week."""
+        return 7 if self.grain == "week" else 1
+
+    @property
+    def grain(self) -> Grain:
+        """The length of a period: day or week."""
+        return self.lab.config.sales.grain
+
+    @cached_property
+    def as_of(self) -> date | None:
+        """The last date in the staged sales; None before any were staged."""
+        if not self.lake.exists("staging.stg_sales"):
+            return None
+        return pc.max(self.lake.read("staging.stg_sales")["date"]).as_py()
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """Return a valid experiment of the lab.
+
+        Raises
+        ------
+        LabError : when its file is broken or there is none.
+        """
+        if experiment_id in self.lab.broken:
+            raise self.lab.broken[experiment_id]
+        if experiment_id not in self.lab.experiments:
+            known = ", ".join(self.lab.experiments) or "none yet"
+            raise LabError(
+                f"experiments/{experiment_id}.yaml",
+                None,
+                "no such file",
+                f"one of {known}",
+                "Check the id, or add the file.",
+            )
+        return self.lab.experiments[experiment_id]
+
+    def window(self, experiment: Experiment) -> Window:
+        """Return the first and last period of an experiment; a stop ends it early."""
+        return Window(experiment.start, experiment.end(self.grain))
+
+    def status(self, experiment: Experiment) -> Status:
+        """Return where an experiment stands by the as-of date."""
+        return self.window(experiment).status(self.as_of)
+
+    def retired(self) -> list[str]:
+        """Return the experiments whose results stand in the lake but whose file is gone."""
+        known = {*self.lab.experiments, *self.lab.broken}
+        return [name for name in self.lake.partitions(ASSIGNMENTS) if name not in known]
+
+    def is_final(self, experiment: Experiment) -> bool:
+        """Return whether effects were computed with sales through the experiment's end and its present design."""
+        facts = self.lake.metadata("experiment.effects", experiment.id)
+        return (
+            self.status(experiment) is Status.CONCLUDED
+            and facts.get("through") == self.window(experiment).end.isoformat()
+            and self.lake.exists("experiment.diagnostics", experiment.id)
+        )
+
+    def rng(self, experiment: Experiment, stage: str) -> np.random.Generator:
+        """Return the generator of one stage: the same lab and seed give the same draws."""
+        return stage_rng(experiment.assignment.seed, experiment.id, stage)
+
+    def refuse_changed_design(self, experiment: Experiment) -> None:
+        """Refuse a design that differs from the one that was drawn, once the experiment has started.
+
+        Raises
+        ------
+        LabError : with the difference, as `design.phase: 14 -> 21`.
+        """
+        stored = self.lake.metadata(ASSIGNMENTS, experiment.id).get("design")
+        if not isinstance(stored, dict) or self.status(experiment) is Status.PLANNED:
+            return
+        changes = difference(stored, experiment.design_dict())
+        if changes:
+            raise LabError(
+                experiment.file,
+                None,
+                f"the design changed after the start: {'; '.join(changes)}",
+                "as it was when the experiment started, except title, owner, design.stop and design.stop_reason",
+                "Undo the change, or stop this experiment and add a new one.",
+            )
+
+    def scope(self, experiment: Experiment, features: pa.Table) -> list[str]:
+        """Return the sorted products that an experiment covers, by its `where`, its list, or its imported assignment.
+
+        Raises
+        ------
+        LabError : when the scope is empty, or names products that have no history before the start.
+        """
+        if experiment.scope.where:
+            found = self.scope_query(experiment, features)
+        else:
+            known = set(features["product_id"].to_pylist())
+            found = sorted(set(experiment.scope.products or ()))
+            missing = [product for product in found if product not in known]
+            if missing:
+                allowed = f"products with sales before {experiment.start}"
+                remedy = f"Remove the {len(missing)} without history, or start later."
+                raise LabError(experiment.file, "scope.products", missing[:3], allowed, remedy)
+        if not found:
+            allowed = "true for at least one product"
+            raise LabError(experiment.file, "scope.where", experiment.scope.where, allowed, "Widen the scope.")
+        sample = experiment.scope.sample
+        if sample.share == 1.0:
+            return found
+        rng = stage_rng(sample.seed, experiment.id, "sample")
+        return sorted(rng.choice(found, size=max(1, round(sample.share * len(found))), replace=False).tolist())
+
+    def scope_query(self, experiment: Experiment, features: pa.Table) -> list[str]:
+        """Return the sorted products for which `scope.where` holds.
+
+        Raises
+        ------
+        LabError : when the condition does not bind to the features' columns.
+        """
+        query = f"select product_id from intermediate.int_product_features where {experiment.scope.where}"
+        try:
+            rows = self.engine.sql(query, tables={FEATURES: features})
+        except EngineError as error:
+            columns = ", ".join(name for name in features.schema.names if name != "experiment_id")
+            found, allowed = f"{experiment.scope.where}: {error}", f"SQL over the columns {columns}"
+            raise LabError(experiment.file, "scope.where", found, allowed, "Correct it.") from error
+        return sorted(rows["product_id"].to_pylist())
+
+    def refuse_unsupported(self, experiment: Experiment) -> None:
+        """Refuse keys that validate but whose work this version does not do.
+
+        Raises
+        ------
+        LabError : naming the key and what to use instead.
+        """
+        if self.lab.config.engine.kind != "duckdb":
+            found, allowed = self.lab.config.engine.kind, "duckdb in this version"
+            raise LabError("pricelab.yaml", "engine.kind", found, allowed, "Set it to duckdb.")
+        if experiment.design.kind == "triggered":
+            allowed = "time_bound, random_days or crossover in this version: triggers are read but not yet acted on"
+            raise LabError(experiment.file, "design.kind", "triggered", allowed, "Use another design.")
+        if len(experiment.arms) > 1:
+            names = [arm.name for arm in experiment.arms]
+            allowed = "one arm in this version: several arms are read but not yet drawn"
+            raise LabError(
+                experiment.file, "treatment", names, allowed, "Keep one arm, or write one experiment for each."
+            )
+        if experiment.scope.sample.unit == "cluster" and experiment.scope.sample.share < 1:
+            allowed = "product in this version: clusters are not yet sampled"
+            raise LabError(experiment.file, "scope.sample.unit", "cluster", allowed, "Use product.")
+
+    def source(self, name: str, experiment: Experiment | None = None) -> Table:
+        """Return what stands under `source.<name>` in the models."""
+        if name == "policies" and experiment is not None:
+            return _policies(experiment)
+        if name == "policy_prices" and experiment is not None:
+            return self._policy_prices(experiment)
+        if name == "experiments":
+            return self._experiments()
+        config, root = self.lab.config, self.lab.root
+        source = config.sources().get({"incumbent_prices": "prices.incumbent"}.get(name, name))
+        if source is None:
+            return pa.schema(_EMPTY_SOURCES[name]).empty_table()
+        query = source.select(root)
+        if name == "sales" and not config.has_cost:
+            query = f"select *, cast(null as double) as cost from ({query}) as sales"
+        return View(query, tuple(source.files(root)))
+
+    def run_model(self, model: Model, experiment: Experiment | None = None) -> pa.Table:
+        """Return the rows of a model; it sees only the tables that its SQL names."""
+        tables = {name: self._table(name, experiment) for name in model.dependencies}
+        return self.engine.sql(model.query, tables=tables, parameters=self.parameters(experiment))
+
+    def failed_assertions(
+        self, table: str, rows: pa.Table, experiment: Experiment | None = None
+    ) -> list[tuple[Assertion, pa.Table]]:
+        """Return the assertions of `table` with the rows that break them, judged on `rows` before they are written."""
+        failed = []
+        for assertion in assertions():
+            if assertion.table != table:
+                continue
+            tables = {name: self._table(name, experiment) for name in assertion.dependencies if name != table}
+            found = self.engine.sql(
+                assertion.query, tables={**tables, table: rows}, parameters=self.parameters(experiment)
+            )
+            if found.num_rows:
+                failed.append((assertion, found))
+        return failed
+
+    def history_start(self, experiment: Experiment) -> date:
+        """Return the first date of the history that an experiment may use."""
+        periods = experiment.analysis.pre_periods
+        return experiment.start - timedelta(days=periods * self.days_per_period) if periods else date(1, 1, 1)
+
+    def parameters(self, experiment: Experiment | None = None) -> dict[str, object]:
+        """Return the values that models may name as `$parameter`."""
+        values: dict[str, object] = {
+            "grain": self.grain,
+            "days_per_period": self.days_per_period,
+            "as_of": self.as_of,
+            "has_incumbent": self.lab.config.prices is not None,
+        }
+        if experiment is None:
+            return values
+        guard = experiment.guard
+        return values | {
+            "experiment_id": experiment.id,
+            "start": experiment.start,
+            "end": self.window(experiment).end,
+            "history_start": self.history_start(experiment),
+            "decimals": guard.decimals,
+            "min_margin": guard.min_margin,
+            "max_change": guard.max_change,
+            "floor": guard.floor,
+            "ceiling": guard.ceiling,
+        }
+
+    def shared_key(self, experiment: Experiment, *, reads: Sequence[str], scope: object = None) -> str:
+        """Return what a computation before the start depends on: its inputs, cut-off and scope, not the experiment."""
+        parameters = self.parameters(experiment)
+        inputs = [
+            self.lake.metadata(name, experiment.id).get("shared_key")
+            if TABLES[name].partitioned
+            else self.lake.fingerprint(name)
+            for name in reads
+        ]
+        cut_off = [str(parameters["start"]), str(parameters["history_start"])]
+        facts = [SHARED_COMPUTATION_VERSION, self.grain, *cut_off, inputs, scope]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def frozen_assignment(self, experiment: Experiment) -> pa.Table:
+        """Return the assignment that was drawn before the start, up to a stop."""
+        rows = self.lake.read(ASSIGNMENTS, experiment.id)
+        return rows.filter(pc.less_equal(rows["date"], pa.scalar(self.window(experiment).end)))
+
+    def imported_rows(self, experiment: Experiment) -> pa.Table:
+        """Return product_id, date and arm of an assignment that was drawn elsewhere.
+
+        Raises
+        ------
+        LabError : when the file lacks one of these columns.
+        """
+        source = experiment.tables()["assignment.source"]
+        try:
+            return self.engine.sql(source.select(self.lab.root), files=source.files(self.lab.root))
+        except EngineError as error:
+            allowed = "a file with the columns product_id, date and arm"
+            raise LabError(experiment.file, "assignment.source", str(error), allowed, "Correct that file.") from error
+
+    def days(self, products: Sequence[str], *, since: date, through: date) -> pa.Table:
+        """Return int_product_days of some products between two dates, both inclusive."""
+        query = """
+            select days.* from intermediate.int_product_days as days
+            inner join source.products as wanted on days.product_id = wanted.product_id
+            where days.date between cast($since as date) and cast($through as date)
+            order by days.product_id, days.date
+        """
+        tables = {
+            "intermediate.int_product_days": self.lake.source("intermediate.int_product_days"),
+            "source.products": pa.table({"product_id": pa.array(products, pa.string())}),
+        }
+        return self.engine.sql(query, tables=tables, parameters={"since": since, "through": through})
+
+    def build_warehouse(self) -> dict[str, int]:
+        """Swap in a new warehouse.duckdb: the marts as tables, the rest as views; return the rows of each mart."""
+        marts = {name: self.lake.files(name) for name in TABLES if name.startswith("marts.") and self.lake.files(name)}
+        others = [name for name in TABLES if not name.startswith("marts.")]
+        views = {name: self.lake.files(name) for name in others if self.lake.files(name)}
+        self.lake.publish_database(
+            self.lab.root / "warehouse.duckdb",
+            lambda path: write_database(path, tables=marts, views=views),
+        )
+        return {name: self.lake.read(name).num_rows for name in marts}
+
+    def _table(self, name: str, experiment: Experiment | None) -> Table:
+        if name.startswith("source."):
+            return self.source(name.removeprefix("source."), experiment)
+        if name in self.in_memory:
+            return self.in_memory[name]
+        partition = experiment.id if experiment is not None and TABLES[name].partitioned else None
+        return self.lake.source(name, partition)
+
+    def _policy_prices(self, experiment: Experiment) -> Table:
+        schema = pa.schema(
+            [("arm", pa.string()), ("product_id", pa.string()), ("date", pa.date32()), ("price", pa.float64())]
+        )
+        tables = [schema.empty_table()]
+        for key, source in experiment.tables().items():
+            if not key.endswith(".prices"):
+                continue
+            arm = "control" if key.startswith("control") else experiment.arms[0].name
+            rows = self.engine.sql(source.select(self.lab.root), files=source.files(self.lab.root))
+            arms = pa.array([arm] * rows.num_rows, pa.string())
+            tables.append(rows.append_column("arm", arms).select(schema.names).cast(schema))
+        return pa.concat_tables(tables)
+
+    def facts(self, experiment: Experiment) -> dict[str, object]:
+        """Return what is stored beside an assignment, so that a retired experiment can still be named."""
+        window = self.window(experiment)
+        return {
+            "title": experiment.title,
+            "owner": experiment.owner,
+            "kind": experiment.design.kind,
+            "start": window.start.isoformat(),
+            "end": window.end.isoformat(),
+            "design": experiment.design_dict(),
+        }
+
+    def _experiments(self) -> pa.Table:
+        stated = {name: (self.facts(one), self.status(one)) for name, one in self.lab.experiments.items()}
+        stated |= {name: (self.lake.metadata(ASSIGNMENTS, name), Status.RETIRED) for name in self.retired()}
+        rows = [
+            {
+                "experiment_id": name,
+                "title": facts["title"],
+                "owner": facts["owner"],
+                "design": facts["kind"],
+                "status": str(status),
+                "start": date.fromisoformat(str(facts["start"])),
+                "end": date.fromisoformat(str(facts["end"])),
+            }
+            for name, (facts, status) in stated.items()
+        ]
+        names = ("experiment_id", "title", "owner", "design", "status", "start", "end")
+        types = {column.name: column.type for column in TABLES["marts.dim_experiments"].columns}
+        return pa.Table.from_pylist(rows, schema=pa.schema([(name, types[name]) for name in names]))
+
+
+def stage_rng(seed: int, experiment_id: str, stage: str) -> np.random.Generator:
+    """Return the generator of one stage of one experiment, the same on every machine."""
+    return np.random.default_rng([seed, zlib.crc32(experiment_id.encode()), zlib.crc32(stage.encode())])
+
+
+def ordered_models(*, partitioned: bool) -> list[Model]:
+    """Return the models that are, or are not, partitioned by experiment, in order of dependency."""
+    return [model for model in models().values() if TABLES[model.name].partitioned == partitioned]
+
+
+def _policies(experiment: Experiment) -> pa.Table:
+    multipliers = {arm.name: arm.price_multiplier for arm in experiment.arms} | {
+        "control": experiment.control.price_multiplier
+    }
+    columns = {"arm": pa.array(list(multipliers), pa.string())}
+    return pa.table(columns | {"price_multiplier": pa.array(list(multipliers.values()), pa.float64())})
