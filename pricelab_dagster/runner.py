@@ -39,7 +39,7 @@ class Runner:
 
     def __init__(self, root: Path, report: Progress) -> None:
         # a step that is skipped for a planned experiment would warn once for each check behind it
-        logging.getLogger("dagster").setLevel(logging.ERROR)
+        logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from pricelab_dagster.definitions import defs

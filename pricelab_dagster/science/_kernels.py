@@ -92,6 +92,60 @@ def neighbour_means(leaf: Any, honest: Any, start: Any, n_leaves: int, channels:
 
 
 @_compiled
+def neighbour_means_of_days(leaf: Any, honest: Any, start: Any, n_leaves: int, w: Any, values: Any) -> tuple[Any, Any]:
+    """Return what `neighbour_means` does, for one weight vector and many values that share it.
+
+    Parameters
+    ----------
+    leaf, honest, start, n_leaves
+        As in `neighbour_means`.
+    w : (N,)
+    values : (N, K)
+
+    Returns
+    -------
+    mean : (N, K)
+        nan where no tree has a neighbour.
+    n_used : (N,)
+    """
+    n_rows, n_values = values.shape
+    total, own = np.zeros((n_leaves, n_values)), np.zeros((n_leaves, n_values))
+    weight, own_weight = np.zeros(n_leaves), np.zeros(n_leaves)
+    mean, n_used = np.zeros((n_rows, n_values)), np.zeros(n_rows)
+    for t in range(leaf.shape[0]):
+        total[:] = 0.0
+        weight[:] = 0.0
+        for i in range(n_rows):
+            if honest[t, i] and w[i] > 0.0:
+                cell = leaf[t, i]
+                weight[cell] += w[i]
+                for k in range(n_values):
+                    total[cell, k] += w[i] * values[i, k]
+        for u in range(start.shape[0] - 1):
+            for i in range(start[u], start[u + 1]):
+                own[leaf[t, i]] = 0.0
+                own_weight[leaf[t, i]] = 0.0
+            for i in range(start[u], start[u + 1]):
+                if honest[t, i] and w[i] > 0.0:
+                    cell = leaf[t, i]
+                    own_weight[cell] += w[i]
+                    for k in range(n_values):
+                        own[cell, k] += w[i] * values[i, k]
+            for i in range(start[u], start[u + 1]):
+                cell = leaf[t, i]
+                rest = weight[cell] - own_weight[cell]
+                if rest > EMPTY * weight[cell]:
+                    n_used[i] += 1.0
+                    inverse = 1.0 / rest
+                    for k in range(n_values):
+                        mean[i, k] += (total[cell, k] - own[cell, k]) * inverse
+    for i in range(n_rows):
+        for k in range(n_values):
+            mean[i, k] /= n_used[i]
+    return mean, n_used
+
+
+@_compiled
 def arm_gaps(leaf: Any, honest: Any, n_leaves: int, channels: Any, leaf_weight: int, gap: Any, dose: Any) -> None:
     """Add to `gap` and `dose` the weighted differences of arm means of the two-arm leaves of each tree.
 

@@ -1,5 +1,6 @@
 """Second differences of a block of weight vectors: what `effects` shows for one and `hpte` repeats over replicates."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ IntArray = NDArray[np.int_]
 
 PROPENSITY_BOUNDS = (0.02, 0.98)
 LEAF_WEIGHTS = {"ate": 0, "att": 1, "overlap": 2}
+
+# From so many days with the same products on, the inner loop runs over days instead of replicates.
+MANY_DAYS = 4
 
 # Less arm variation than this, per unit of weight, is rounding: no leaf holds both arms.
 NO_VARIATION = 1e-12
@@ -169,8 +173,13 @@ def two_arm_share(panel: Panel, w: FloatArray) -> float:
 
 
 def _neighbours(panel: Panel, w: FloatArray, *values: FloatArray) -> Means:
-    """Return the leaf means of the values under weights w; with a single leaf, the means over all products."""
-    channels = np.stack([w, *(w * v for v in values)], axis=1)
+    """Return the leaf means (N, K, B) of K values, each (N, B) or (N, 1), under weights w (N, B)."""
+    return _means(panel, w, np.stack(np.broadcast_arrays(*values), axis=1))
+
+
+def _means(panel: Panel, w: FloatArray, values: FloatArray) -> Means:
+    """Return the leaf means of values (N, K, B or 1) under weights w (N, B); with one leaf, the means over all."""
+    channels = np.concatenate([w[:, None], w[:, None] * values], axis=1)
     if panel.single:
         total = channels.sum(axis=0)
         mean = ratio(total[1:], np.broadcast_to(total[0], total[1:].shape))
@@ -195,22 +204,62 @@ def _days(panel: Panel) -> list[int]:
     return np.flatnonzero(panel.valid.sum(axis=0)).tolist()
 
 
+def _like_days(panel: Panel) -> list[IntArray]:
+    """Return the days with a valid cell, in groups whose valid products are the same: their leaf weights are shared."""
+    days = np.array(_days(panel), dtype=int)
+    if len(days) == 0:
+        return []
+    pattern = np.unique(panel.valid[:, days], axis=1, return_inverse=True)[1].ravel()
+    return [days[pattern == k] for k in range(pattern.max() + 1)]
+
+
 def _residual(panel: Panel, w: FloatArray, shift: FloatArray | None) -> Batch:
     """Return sum w (W - e)(D - m) / sum w (W - e)^2 over all cells with neighbours."""
     numerator, denominator, mass = np.zeros((3, w.shape[1]))
     n_dropped = np.zeros(w.shape[1], dtype=int)
-    for t in _days(panel):
-        w_t, D, W, _ = _day(panel, t, w, shift)
-        mean, found = _neighbours(panel, w_t, D, W)
-        used = np.where(found, w_t, 0.0)
-        m, e = np.where(found, mean[:, 0], 0.0), np.where(found, mean[:, 1], 0.0)
-        scaled = used * (W - e)
-        numerator += (scaled * (D - m)).sum(axis=0)
-        denominator += (scaled * (W - e)).sum(axis=0)
-        mass += used.sum(axis=0)
-        n_dropped += ((w_t > 0) & ~found).sum(axis=0)
+    for days in _like_days(panel):
+        w_t = w * panel.valid[:, days[0], None]
+        means = _means_of_day if len(days) < MANY_DAYS else _means_of_days
+        for part, D, W, m, e, found in means(panel, days, w_t, shift):
+            used = np.where(found, w_t[:, part], 0.0)
+            m, e = (np.where(found[:, None], mean, 0.0) for mean in (m, e))
+            scaled = used[:, None] * (W - e)
+            numerator[part] += (scaled * (D - m)).sum(axis=(0, 1))
+            denominator[part] += (scaled * (W - e)).sum(axis=(0, 1))
+            mass[part] += used.sum(axis=0) * len(days)
+            n_dropped[part] += ((w_t[:, part] > 0) & ~found).sum(axis=0) * len(days)
     denominator[denominator <= NO_VARIATION * mass] = 0.0
     return Batch(ratio(numerator, denominator), n_dropped, np.zeros_like(n_dropped))
+
+
+def _means_of_day(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArray | None) -> Iterator[Any]:
+    """Yield, day by day for all replicates, the columns and (N, 1, B) arrays D, W, m, e, and who has neighbours."""
+    for t in days.tolist():
+        _, D, W, _ = _day(panel, t, w, shift)
+        mean, found = _neighbours(panel, w, D, W)
+        yield slice(None), D[:, None], W[:, None], mean[:, :1], mean[:, 1:], found
+
+
+def _means_of_days(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArray | None) -> Iterator[Any]:
+    """Yield, replicate by replicate for all days, the column and (N, days, 1) arrays D, W, m, e, and who has neighbours.
+
+    The leaf weights are the same on all of the days, so that the innermost loop runs over days.
+    """
+    values, W, push = panel.value[:, days], panel.dose[:, days], panel.push[:, days]
+    n_leaves = int(panel.leaf.max(initial=0)) + 1
+    for b in range(w.shape[1]):
+        D = values if shift is None else values + shift[:, b, None] * push
+        pair = np.concatenate([D, W], axis=1)
+        if panel.single:
+            mean, found = _means(panel, w[:, b, None], pair[:, :, None])
+            mean = mean[:, :, 0]
+        else:
+            mean, n_used = _kernels.neighbour_means_of_days(
+                panel.leaf, panel.in_honest, panel.start, n_leaves, np.ascontiguousarray(w[:, b]), pair
+            )
+            found = (n_used > 0)[:, None]
+        m, e = mean[:, : len(days)], mean[:, len(days) :]
+        yield slice(b, b + 1), D[:, :, None], W[:, :, None], m[:, :, None], e[:, :, None], found
 
 
 def _leaf(panel: Panel, w: FloatArray, shift: FloatArray | None, leaf_weight: int) -> Batch:

@@ -1,6 +1,9 @@
 """Heterogeneous panel treatment effects: outlier filter, affinity, second difference and bootstrap in one estimate."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -200,9 +203,10 @@ def _summary(
     reason = _undefined(effect, mu0, n_treated, n_control, n_units)
     draws = np.full(drawn.shape[1], np.nan)
     if reason is None:
-        for first in range(0, len(draws), BLOCK):
-            block = drawn[:, first : first + BLOCK].astype(float)
-            draws[first : first + BLOCK] = effects_under(problem, block)[0]
+        blocks = [drawn[:, first : first + BLOCK].astype(float) for first in range(0, len(draws), BLOCK)]
+        # the kernels release the interpreter's lock; blocks are independent, so threads do not change a bit
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, len(blocks))) as pool:
+            draws[:] = np.concatenate([found for found, _ in pool.map(partial(effects_under, problem), blocks)])
     n_defined = int(np.isfinite(draws).sum())
     if reason is None and n_defined < len(draws):
         reason = f"{len(draws) - n_defined} of {len(draws)} replicates are undefined and left out."

@@ -318,8 +318,11 @@ def _relative_terms(panel: Panel, metrics: list[Trimmed], one: Trimmed) -> dict[
     outcome = next(
         (other.outcome for other in metrics if (other.metric, other.scale) == (base, "relative")), one.outcome
     )
-    analysed = panel.analysed(one.outcome)
-    return {"outcome": _mean(outcome, analysed), "exposure": _mean(panel.arm, analysed)}
+    # a product without a first difference has weight 0, and 0 times nan would be nan
+    known = np.isfinite(one.first_difference)
+    analysed = panel.analysed(one.outcome) & known[:, None]
+    means = {"outcome": _mean(outcome, analysed), "exposure": _mean(panel.arm, analysed)}
+    return {name: np.where(known, mean, 0.0) for name, mean in means.items()}
 
 
 def _raw_change(panel: Panel, one: Trimmed) -> FloatArray:
