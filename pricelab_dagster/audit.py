@@ -17,7 +17,8 @@ def append(lab_root: Path, action: str, **facts: object) -> None:
     with path.open("a+") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         handle.seek(0)
-        lines = handle.read().splitlines()
+        text = handle.read()
+        lines = text.splitlines()
         entry = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "user": _user(),
@@ -25,7 +26,8 @@ def append(lab_root: Path, action: str, **facts: object) -> None:
             **facts,
             "previous": _hash(lines[-1]) if lines else FIRST,
         }
-        handle.write(json.dumps(entry) + "\n")
+        # a writer that was killed may have left half a line, which must stay a line of its own
+        handle.write("\n" * (text != "" and not text.endswith("\n")) + json.dumps(entry) + "\n")
 
 
 def broken_lines(lab_root: Path) -> list[int]:
@@ -33,7 +35,14 @@ def broken_lines(lab_root: Path) -> list[int]:
     path = lab_root / "audit" / "log.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     expected = [FIRST, *map(_hash, lines)]
-    return [number for number, line in enumerate(lines, 1) if json.loads(line).get("previous") != expected[number - 1]]
+    return [number for number, line in enumerate(lines, 1) if _previous(line) != expected[number - 1]]
+
+
+def _previous(line: str) -> str | None:
+    try:
+        return json.loads(line)["previous"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _hash(line: str) -> str:

@@ -127,8 +127,11 @@ def check(lab_root: Path, form: str) -> None:
 @main.command()
 @lab_option
 @click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option(
+    "--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Experiments that run at the same time."
+)
 @click.option("--force", is_flag=True, help="Also recompute experiments that are concluded and computed.")
-def run(lab_root: Path, ids: tuple[str, ...], force: bool) -> None:
+def run(lab_root: Path, ids: tuple[str, ...], workers: int, force: bool) -> None:
     """Run the experiments IDs, or all: read the sources, materialise what is due, build the warehouse."""
     from pricelab_dagster import runner, show, validate
     from pricelab_dagster.workbench import Workbench
@@ -139,9 +142,10 @@ def run(lab_root: Path, ids: tuple[str, ...], force: bool) -> None:
         show.note(f"pricelab: {error}")
     if not found.valid:
         sys.exit(WRONG_INPUT if found.errors else DONE)
-    outcomes, skipped = [], []
+    outcomes: list[runner.Outcome] = []
+    skipped: list[str] = []
     with show.progress("run", total=len(found.valid) + 2) as report:
-        work = runner.Runner(lab_root, report)
+        work = runner.Runner(lab_root, report, workers=min(workers, len(found.valid)))
         try:
             outcomes.append(work.refresh())
             if outcomes[0].succeeded:

@@ -1,6 +1,7 @@
 """Between the lake's tables and the graph of substitutes: edges by category, and clusters of a scope."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from pricelab_dagster.science import clusters, substitutes
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import EDGES, Workbench
 
+MAX_CLUSTER_SIZE = 12
 EDGE_SCHEMA = pa.schema(
     [field for field in TABLES[EDGES].schema if field.name not in ("experiment_id", "q_value", "shrunk_effect")]
 )
@@ -33,7 +35,7 @@ def history(bench: Workbench, experiment: Experiment, features: pd.DataFrame) ->
     """
     wanted = pa.table({name: pa.array(features[name], pa.string()) for name in ("product_id", "category")})
     tables = {
-        "intermediate.int_product_days": bench.lake.source("intermediate.int_product_days"),
+        "intermediate.int_product_days": bench.table("intermediate.int_product_days"),
         "source.products": wanted,
     }
     return bench.engine.sql(query, tables=tables, parameters=bench.parameters(experiment))
@@ -60,6 +62,21 @@ def placebo(rows: pa.Table, edges: pa.Table, *, season: int, rng: np.random.Gene
     scale = substitutes.null_scale(to_pandas(edges)["z"].dropna().to_numpy(dtype=float))
     labels = np.array([category[product] for product in product_id], dtype=object)
     return substitutes.placebo_rate(product_id, units, price, labels, scale=scale, season=season, rng=rng)
+
+
+def edges_of(bench: Workbench, rows: pa.Table, features: pd.DataFrame) -> pa.Table:
+    """Return the graph of substitutes from `history` rows, category by category."""
+    kernel = partial(category_edges, season=7 // bench.days_per_period)
+    return finish_edges(bench.engine.by_group(rows, "category", kernel, schema=EDGE_SCHEMA), features)
+
+
+def scope_clusters(
+    bench: Workbench, experiment: Experiment, features: pd.DataFrame, scope: Sequence[str], *, seed: int = 0
+) -> pa.Table:
+    """Return the clusters of a scope from the history alone, without the lake."""
+    inside = features[features["category"].isin(set(categories(features, scope)))]
+    edges = edges_of(bench, history(bench, experiment, inside), inside)
+    return cluster(edges, scope, max_size=MAX_CLUSTER_SIZE, seed=seed)
 
 
 def cluster(edges: pa.Table, scope: Sequence[str], *, max_size: int, seed: int) -> pa.Table:

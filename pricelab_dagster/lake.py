@@ -131,8 +131,9 @@ class Lake:
         swept = []
         for path in sorted(self.root.glob("*/**/*.writing")):
             with path.open("ab") as handle:
-                if _lock(handle.fileno(), wait=False):
-                    path.unlink(missing_ok=True)
+                # once the lock is ours, a name that leads to another file belongs to another writer
+                if _lock(handle.fileno(), wait=False) and _is_at(handle.fileno(), path):
+                    path.unlink()
                     swept.append(path)
         return swept
 
@@ -170,12 +171,16 @@ def _hold(path: Path) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         _lock(handle, wait=True)
         # the holder before us may have renamed the file away: then this lock is on the published file, not on ours
-        try:
-            if os.fstat(handle).st_ino == path.stat().st_ino:
-                return handle
-        except FileNotFoundError:
-            pass
+        if _is_at(handle, path):
+            return handle
         os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.fstat(handle).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _lock(handle: int, *, wait: bool) -> bool:

@@ -1,8 +1,10 @@
 """Runs of the command: the same jobs as in the web UI, in this process, on the lab's instance."""
 
 import logging
+import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,9 +37,16 @@ class Runner:
     ----------
     root : the lab folder.
     report : called with a line before each run.
+    workers : processes for experiments; they start at once, so that their imports overlap with other work.
     """
 
-    def __init__(self, root: Path, report: Progress) -> None:
+    def __init__(self, root: Path, report: Progress, *, workers: int = 1) -> None:
+        self._pool = None
+        if workers > 1:
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, spawn, initializer=_start_worker, initargs=(root,))
+            for _ in range(workers):
+                self._pool.submit(_warm_up)
         # a step that is skipped for a planned experiment would warn once for each check behind it
         logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -54,13 +63,16 @@ class Runner:
         return self._run("refresh", None)
 
     def experiments(self, ids: Sequence[str]) -> list[Outcome]:
-        """Run experiments; one that fails does not stop the others."""
+        """Run experiments, several at a time; one that fails does not stop the others."""
         known = set(self._instance.get_dynamic_partitions("experiment"))
         self._instance.add_dynamic_partitions("experiment", [name for name in ids if name not in known])
+        if self._pool is None or len(ids) == 1:
+            return [self._named(name) for name in ids]
+        futures = {name: self._pool.submit(_run_in_worker, name) for name in ids}
         outcomes = []
-        for name in ids:
+        for name, future in futures.items():
             self._report(name)
-            outcomes.append(self._run("experiment", name))
+            outcomes.append(future.result())
         return outcomes
 
     def publish(self) -> Outcome:
@@ -69,8 +81,14 @@ class Runner:
         return self._run("publish", None)
 
     def close(self) -> None:
-        """Release the instance."""
+        """Release the instance and the worker processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
         self._instance.dispose()
+
+    def _named(self, name: str) -> Outcome:
+        self._report(name)
+        return self._run("experiment", name)
 
     def _run(self, job: str, partition: str | None) -> Outcome:
         import dagster as dg
@@ -88,6 +106,24 @@ class Runner:
         outcome = Outcome(job, partition, result.run_id, result.success, message)
         audit.append(self._root, "run", job=job, experiment=partition, run_id=result.run_id, succeeded=result.success)
         return outcome
+
+
+_worker: Runner | None = None
+
+
+def _start_worker(root: Path) -> None:
+    global _worker
+    _worker = Runner(root, lambda step: None)
+
+
+def _warm_up() -> None:
+    """Import what the steps import, so that the first experiment does not wait for it."""
+    from pricelab_dagster import checks, frames, graphs  # noqa: F401
+
+
+def _run_in_worker(name: str) -> Outcome:
+    assert _worker is not None
+    return _worker._run("experiment", name)
 
 
 def due(bench: Workbench, ids: Sequence[str], *, force: bool) -> tuple[list[str], list[str]]:

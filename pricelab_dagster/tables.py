@@ -77,7 +77,7 @@ _SPECS = [
             occurred_on | day  | date of the event
             kind        | text | kind of event, which triggered experiments name
         """),
-        ("event_id", "product_id", "occurred_on"),
+        ("event_id", "product_id", "occurred_on", "kind"),
     ),
     TableSpec(
         "staging.stg_incumbent_prices",

@@ -86,7 +86,7 @@ def _draw(bench: Workbench, experiment: Experiment) -> drawing.designs.Assignmen
     staged = bench
     for name in ("staging.stg_sales", "staging.stg_products", "intermediate.int_product_days", FEATURES):
         rows = staged.run_model(models()[name], experiment if name == FEATURES else None)
-        staged = Workbench(bench.lab, {**staged.in_memory, name: rows})
+        staged = staged.with_table(name, rows)
     features = staged.in_memory[FEATURES]
     products = frames.to_pandas(features)
     products = products[products["product_id"].isin(set(bench.scope(experiment, features)))]

@@ -67,6 +67,10 @@ class Workbench:
         """
         return cls(Lab.load(root))
 
+    def with_table(self, name: str, rows: pa.Table) -> "Workbench":
+        """Return the same lab with `rows` in the place of the lake's table `name`."""
+        return Workbench(self.lab, {**self.in_memory, name: rows})
+
     @property
     def days_per_period(self) -> int:
         """1 by day, 7 by week."""
@@ -234,7 +238,7 @@ class Workbench:
 
     def run_model(self, model: Model, experiment: Experiment | None = None) -> pa.Table:
         """Return the rows of a model; it sees only the tables that its SQL names."""
-        tables = {name: self._table(name, experiment) for name in model.dependencies}
+        tables = {name: self.table(name, experiment) for name in model.dependencies}
         return self.engine.sql(model.query, tables=tables, parameters=self.parameters(experiment))
 
     def failed_assertions(
@@ -245,7 +249,7 @@ class Workbench:
         for assertion in assertions():
             if assertion.table != table:
                 continue
-            tables = {name: self._table(name, experiment) for name in assertion.dependencies if name != table}
+            tables = {name: self.table(name, experiment) for name in assertion.dependencies if name != table}
             found = self.engine.sql(
                 assertion.query, tables={**tables, table: rows}, parameters=self.parameters(experiment)
             )
@@ -322,7 +326,7 @@ class Workbench:
             order by days.product_id, days.date
         """
         tables = {
-            "intermediate.int_product_days": self.lake.source("intermediate.int_product_days"),
+            "intermediate.int_product_days": self.table("intermediate.int_product_days"),
             "source.products": pa.table({"product_id": pa.array(products, pa.string())}),
         }
         return self.engine.sql(query, tables=tables, parameters={"since": since, "through": through})
@@ -338,7 +342,8 @@ class Workbench:
         )
         return {name: self.lake.read(name).num_rows for name in marts}
 
-    def _table(self, name: str, experiment: Experiment | None) -> Table:
+    def table(self, name: str, experiment: Experiment | None = None) -> Table:
+        """Return what a query reads under `name`: a source, a table in memory, or the lake's files."""
         if name.startswith("source."):
             return self.source(name.removeprefix("source."), experiment)
         if name in self.in_memory:

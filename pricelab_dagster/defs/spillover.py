@@ -1,7 +1,5 @@
 """Spillover: the graph of substitutes and its clusters, both learned before the experiment starts."""
 
-from functools import partial
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +12,6 @@ FEATURES, EDGES, CLUSTERS = (
     "spillover.substitute_edges",
     "spillover.product_clusters",
 )
-MAX_CLUSTER_SIZE = 12
 
 
 @experiment_asset(EDGES, reads=["intermediate.int_product_days", FEATURES], group="spillover")
@@ -35,11 +32,7 @@ def substitute_edges(stage: Stage) -> Output:
     rows = graphs.history(bench, experiment, inside)
     season = 7 // bench.days_per_period
 
-    def compute() -> pa.Table:
-        kernel = partial(graphs.category_edges, season=season)
-        return graphs.finish_edges(bench.engine.by_group(rows, "category", kernel, schema=graphs.EDGE_SCHEMA), inside)
-
-    output = shared_output(stage, EDGES, key, compute)
+    output = shared_output(stage, EDGES, key, lambda: graphs.edges_of(bench, rows, inside))
     placebo = graphs.placebo(rows, output.rows, season=season, rng=np.random.default_rng(int(key[:8], 16)))
     identified = pc.sum(pc.is_valid(output.rows["effect"])).as_py() or 0
     metadata = {"identified": identified, "placebo_rate": placebo.rate, "placebo_pairs": placebo.n_pairs}
@@ -58,7 +51,7 @@ def product_clusters(stage: Stage) -> Output:
         stage,
         CLUSTERS,
         key,
-        lambda: graphs.cluster(stage.read(EDGES), scope, max_size=MAX_CLUSTER_SIZE, seed=int(key[:8], 16)),
+        lambda: graphs.cluster(stage.read(EDGES), scope, max_size=graphs.MAX_CLUSTER_SIZE, seed=int(key[:8], 16)),
     )
     sizes = frames.to_pandas(output.rows)["cluster_id"].value_counts()
     metadata = {"clusters": len(sizes), "largest_cluster": int(sizes.max()), "alone": int((sizes == 1).sum())}

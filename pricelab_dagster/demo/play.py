@@ -1,8 +1,9 @@
 """The demo, played: sales up to each start, assignment and plan, sales that follow it, effects beside truth."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.workbench import ASSIGNMENTS, Workbench, stage_rng
 
 WORLD_SEED = 20170101
+MAX_WORKERS = 2
 MARKER = ".pricelab-demo"
 TRUTH_FILE = Path("truth") / "planted.parquet"
 COMPARED = ("experiment_id", "design", "metric", "scale", "effect", "ci_lower", "ci_upper", "truth", "covered")
@@ -37,28 +39,32 @@ def run(lab_root: Path, report: Progress) -> pa.Table:
     """
     _prepare(lab_root)
     report("reading Complete Journey")
+    work = runner.Runner(lab_root, report, workers=min(os.cpu_count() or 1, MAX_WORKERS))
+    try:
+        _play(lab_root, work)
+    finally:
+        work.close()
+    return comparison(lab_root)
+
+
+def _play(lab_root: Path, work: runner.Runner) -> None:
     untreated = data.load(data.FIRST_START)
     _write_reference(lab_root, untreated)
-    _write_sales(lab_root, untreated.sales, through=data.FIRST_START - pd.Timedelta(days=1))
+    _write_sales(lab_root, untreated.sales, through=data.FIRST_START - timedelta(days=1))
     experiments = Workbench.open(lab_root).lab.experiments
     elasticity = world.draw_elasticities(
         untreated.products["product_id"].tolist(), rng=np.random.default_rng(WORLD_SEED)
     )
     sales = untreated.sales
-    work = runner.Runner(lab_root, report)
-    try:
-        for start in sorted({one.start for one in experiments.values()}):
-            starting = [one for one in experiments.values() if one.start == start]
-            _write_sales(lab_root, sales, through=start - pd.Timedelta(days=1))
-            _run(work, starting)
-            sales = _follow_plans(lab_root, starting, sales, elasticity)
-        _write_sales(lab_root, sales, through=date.max)
-        _write_truth(lab_root, list(experiments.values()), untreated, elasticity)
-        _run(work, list(experiments.values()))
-        _finished([work.publish()])
-    finally:
-        work.close()
-    return comparison(lab_root)
+    for start in sorted({one.start for one in experiments.values()}):
+        starting = [one for one in experiments.values() if one.start == start]
+        _write_sales(lab_root, sales, through=start - timedelta(days=1))
+        _run(work, starting)
+        sales = _follow_plans(lab_root, starting, sales, elasticity)
+    _write_sales(lab_root, sales, through=date.max)
+    _write_truth(lab_root, list(experiments.values()), untreated, elasticity)
+    _run(work, list(experiments.values()))
+    _finished([work.publish()])
 
 
 def comparison(lab_root: Path) -> pa.Table:
@@ -80,6 +86,13 @@ def summary(rows: pa.Table) -> str:
     units = [row for row in rows.to_pylist() if row["metric"] == "units"]
     covered = sum(row["covered"] for row in units)
     return f"{covered} of {len(units)} intervals for units hold the planted truth; 95 % of them should in the long run."
+
+
+def write_untreated(lab_root: Path, untreated: data.UntreatedWorld) -> None:
+    """Write the demo's lab with the sales of the whole year as if no experiment had been."""
+    _prepare(lab_root)
+    _write_reference(lab_root, untreated)
+    _write_sales(lab_root, untreated.sales, through=date.max)
 
 
 def _prepare(lab_root: Path) -> None:

@@ -241,7 +241,7 @@ def _means_of_day(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArray
 
 
 def _means_of_days(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArray | None) -> Iterator[Any]:
-    """Yield, replicate by replicate for all days, the column and (N, days, 1) arrays D, W, m, e, and who has neighbours.
+    """Yield, replicate by replicate for all days, the column, (N, days, 1) arrays D, W, m, e, and who has neighbours.
 
     The leaf weights are the same on all of the days, so that the innermost loop runs over days.
     """

@@ -134,7 +134,7 @@ def _inverse(W: FloatArray, p: FloatArray | None, needed: BoolArray) -> FloatArr
         return None
     if not ((p[needed] > 0) & (p[needed] < 1)).all():
         raise ValueError("probability has values outside (0, 1), must be inside. Leave out products of certain arm.")
-    return _leaf_sums.ratio(needed.astype(float), np.where(W == 1.0, p, 1.0 - p))
+    return np.where(needed, _leaf_sums.ratio(np.ones_like(p), np.where(W == 1.0, p, 1.0 - p)), 0.0)
 
 
 def _ranked(panel: _leaf_sums.Panel, D: FloatArray, contrast: ArrayLike | None) -> FloatArray:

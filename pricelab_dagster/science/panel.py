@@ -123,7 +123,9 @@ class Trimmed:
     outcome: FloatArray
 
 
-def forecasts(panel: Panel, *, method: detrend.Method = "pooled_ridge", window: int | None = 28) -> dict[str, FloatArray]:
+def forecasts(
+    panel: Panel, *, method: detrend.Method = "pooled_ridge", window: int | None = 28
+) -> dict[str, FloatArray]:
     """Return by metric the predicted values (N, T) of the experiment's periods, from the history alone.
 
     `window` None uses the whole history. Products without history get nan.
@@ -218,7 +220,9 @@ def fit_leaves(
     """
     target = primary.first_difference
     if panel.kind == "random_days":
-        target = detrend.first_difference(primary.residual, np.zeros_like(primary.residual), panel.analysed(primary.residual))
+        target = detrend.first_difference(
+            primary.residual, np.zeros_like(primary.residual), panel.analysed(primary.residual)
+        )
     target = np.where(primary.kept, target, np.nan)
     resolved: affinity.Split = ("joint" if panel.imported else "outcome") if split == "auto" else split
     arm = None if resolved == "outcome" else panel.sequence

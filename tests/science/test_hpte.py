@@ -285,3 +285,10 @@ def test_refusals(change, said):
     given = {"first_difference": np.arange(4.0), "arm": [0, 1, 0, 1], "rng": np.random.default_rng(0)} | change
     with pytest.raises(ValueError, match=said):
         hpte.estimate(**given)
+
+
+def test_hajek_leaves_out_products_without_a_first_difference() -> None:
+    D, W, p = np.array([4.0, 6.0, np.nan, 1.0, 3.0, np.nan]), np.array([1, 1, 1, 0, 0, 0]), np.full(6, 0.5)
+    p[[2, 5]] = np.nan
+    found = hpte.estimate(D, W, method="hajek", probability=p, trim="winsorize", rng=np.random.default_rng(0))
+    assert found.effect == pytest.approx(3.0)
