@@ -1,6 +1,7 @@
 PY := .venv/bin/python
 UV_VERSION := 0.13.9
 LAB ?= demo_lab
+VENV := VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH"
 export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
@@ -31,14 +32,14 @@ check: setup ## what CI checks besides tests: lint, format, types, definitions
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/dg check defs
+	$(VENV) dg check defs
 
 test-browser: setup ## the tests that need Debian's chromium
 	@command -v chromium >/dev/null || { echo "test-browser needs chromium. On Debian: apt-get install chromium" >&2; exit 2; }
 	.venv/bin/pytest -q -m browser tests/browser
 
 dev: setup ## the Dagster web UI on demo_lab, or on LAB=dir
-	PRICELAB_HOME="$(abspath $(LAB))" .venv/bin/pricelab dev
+	@home=$$($(PY) -m pricelab_dagster.instance "$(LAB)") && $(VENV) DAGSTER_HOME="$$home" PRICELAB_HOME="$(abspath $(LAB))" dg dev
 
 bench: setup ## speed against one grouped sum
 	.venv/bin/python -m benchmarks

@@ -14,7 +14,7 @@ from pricelab_dagster.lab.analysis import Detrend
 from pricelab_dagster.science import hpte
 from pricelab_dagster.science.affinity import Leaves
 from pricelab_dagster.science.diagnostics import Diagnostic
-from pricelab_dagster.science.panel import SCALES, Panel, Trimmed, trimmed
+from pricelab_dagster.science.panel import SCALES, Panel, Trimmed, headline, trimmed
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import ASSIGNMENTS, FEATURES, Workbench
 
@@ -242,7 +242,8 @@ def effects_table(
     experiment: Experiment, found: Iterable[tuple[str, str, str, hpte.Effect]], *, so_far: str | None
 ) -> pa.Table:
     """Return the effects as rows; `so_far` is the last period of a running experiment and enters every reason."""
-    headline = "hajek" if experiment.assignment.unit == "cluster" else "hpte"
+    imported = experiment.assignment.source is not None
+    quoted = headline(unit=experiment.assignment.unit, kind=experiment.design.kind, imported=imported)
     rows = []
     for metric, scale, estimator, effect in found:
         notes = [effect.reason, f"running: periods through {so_far} only." if so_far else None]
@@ -263,7 +264,7 @@ def effects_table(
                 "n_trimmed": effect.n_trimmed,
                 "n_replicates": effect.n_replicates,
                 "seed": experiment.assignment.seed,
-                "is_headline": scale == "relative" and estimator == headline,
+                "is_headline": scale == "relative" and estimator == quoted,
                 "reason": " ".join(note for note in notes if note) or None,
             }
         )

@@ -267,7 +267,7 @@ _SPECS = [
             + """
             metric        | text  | units, revenue, profit or price
             scale         | text  | relative (the headline) or level
-            estimator     | text  | hpte, hpte_leaf, hajek, difference_in_differences
+            estimator     | text  | hpte, hpte_leaf, hpte_doubly_robust, hajek, difference_in_differences
             arm           | text  | treatment arm, against control
             estimand      | text  | what the effect is an effect of, in words
         """

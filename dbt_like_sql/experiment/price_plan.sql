@@ -87,24 +87,27 @@ wanted as (
 bounded as (
     select
         *,
-        coalesce(incumbent_price * (1 - $max_change), wanted_price) as lowest_change,
-        coalesce(incumbent_price * (1 + $max_change), wanted_price) as highest_change,
-        coalesce(cost / (1 - $min_margin), wanted_price) as lowest_margin,
-        coalesce($floor, wanted_price) as lowest,
-        coalesce($ceiling, wanted_price) as highest
+        coalesce(incumbent_price * (1 - $max_change), cast('-infinity' as double)) as lowest_change,
+        coalesce(incumbent_price * (1 + $max_change), cast('infinity' as double)) as highest_change,
+        coalesce(cost / (1 - $min_margin), cast('-infinity' as double)) as lowest_margin,
+        coalesce($floor, cast('-infinity' as double)) as lowest,
+        coalesce($ceiling, cast('infinity' as double)) as highest
     from wanted
 ),
 
 guarded as (
     select
         *,
-        round(
-            least(
-                greatest(least(greatest(wanted_price, lowest_change), highest_change), lowest_margin, lowest),
-                highest
-            ),
-            $decimals
-        ) as guarded_price
+        -- least and greatest pass over nulls, so a guard alone would invent a price where none is wanted
+        case
+            when wanted_price is not null then round(
+                least(
+                    greatest(least(greatest(wanted_price, lowest_change), highest_change), lowest_margin, lowest),
+                    highest
+                ),
+                $decimals
+            )
+        end as guarded_price
     from bounded
 ),
 
@@ -115,9 +118,8 @@ noted as (
             when wanted_price is null and incumbent_price is null then 'no incumbent price is known'
             when wanted_price is null then 'prices of this arm are set elsewhere'
             when incumbent_price is null then 'no incumbent price is known'
-            when
-                guarded_price = round(incumbent_price, $decimals) and round(wanted_price, $decimals) <> guarded_price
-                then 'guard: back to the incumbent price'
+            when guarded_price = round(wanted_price, $decimals) then null
+            when guarded_price = round(incumbent_price, $decimals) then 'guard: back to the incumbent price'
             when wanted_price > highest then 'guard: ceiling'
             when wanted_price < lowest then 'guard: floor'
             when wanted_price < lowest_margin then 'guard: minimum margin'

@@ -116,13 +116,17 @@ events_broken as (
 
 incumbent_broken as (
     select
-        'product, date or price is missing, or price is negative' as rule,
+        'product, date or price is missing, or price is negative or not finite' as rule,
         'incumbent prices' as source,
         count(*) as rows_found,
         0 as rows_kept,
         'left out' as action
     from source.incumbent_prices
-    where product_id is null or date is null or price is null or not (price >= 0)
+    where
+        product_id is null
+        or date is null
+        or price is null
+        or not (price >= 0 and price < cast('infinity' as double))
 ),
 
 every_rule as (

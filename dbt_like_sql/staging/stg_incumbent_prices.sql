@@ -9,5 +9,5 @@ select
     cast(date as date) as date,
     cast(avg(price) as double) as price
 from prices
-where product_id is not null and date is not null and price >= 0
+where product_id is not null and date is not null and price >= 0 and price < cast('infinity' as double)
 group by product_id, cast(date as date)

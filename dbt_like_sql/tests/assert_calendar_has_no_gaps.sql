@@ -9,7 +9,7 @@ with counted as (
 ),
 
 calendar as (
-    select count(distinct date) as n_periods
+    select cast(datediff('day', min(date), max(date)) / $days_per_period as bigint) + 1 as n_periods
     from intermediate.int_product_days
 )
 

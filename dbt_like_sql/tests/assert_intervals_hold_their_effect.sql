@@ -12,4 +12,5 @@ select
 from experiment.effects
 where
     (effect is null and reason is null)
-    or (effect is not null and ci_lower is not null and not (ci_lower <= effect and effect <= ci_upper))
+    or effect < ci_lower
+    or effect > ci_upper

@@ -8,4 +8,6 @@ select
     predicted,
     residual
 from experiment.detrended_sales
-where abs(observed - predicted - residual) > 1e-9 * (1 + abs(observed) + abs(predicted))
+where
+    abs(observed - predicted - residual) > 1e-9 * (1 + abs(observed) + abs(predicted))
+    or (residual is null) <> (observed is null or predicted is null)

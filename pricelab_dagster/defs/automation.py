@@ -36,7 +36,12 @@ publish = dg.define_asset_job(
 )
 
 
-@dg.sensor(jobs=[refresh, experiment], minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    jobs=[refresh, experiment],
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Adds new experiment files as partitions and runs what each experiment's present state asks for.",
+)
 def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.SensorResult | dg.SkipReason:
     """Adds each new experiment file as a partition and requests the runs that bring every experiment up to date.
 

@@ -144,14 +144,14 @@ def draw(setting: Setting, seed: int) -> list[dict[str, Any]]:
         min_leaf=forest.min_leaf,
         rng=stage_rng(seed, experiment.id, "affinity"),
     )
-    headline = "hajek" if experiment.assignment.unit == "cluster" else "hpte"
+    quoted = science.headline(unit=experiment.assignment.unit, kind=panel.kind, imported=False)
     wanted = [one for one in trimmed if one.scale == "relative" and one.metric in STUDIED]
     found = science.estimates(
         panel,
         wanted,
         leaves,
         n_replicates=experiment.analysis.bootstrap.n_replicates,
-        estimators=(headline,),
+        estimators=(quoted,),
         rng=stage_rng(seed, experiment.id, "bootstrap"),
     )
     return [

@@ -1,7 +1,7 @@
 """The four steps of HPTE over the panel of one experiment: every metric, both scales, beside simple estimators."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ BoolArray = NDArray[np.bool_]
 SCALES = ("relative", "level")
 SIGNED_METRICS = {"profit": "revenue"}
 RAW_WINDOW_DAYS = 28
+ESTIMATORS = ("hpte", "hpte_leaf", "hpte_doubly_robust", "hajek", "difference_in_differences")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,8 @@ def fit_leaves(
         )
     target = np.where(primary.kept, target, np.nan)
     resolved: affinity.Split = ("joint" if panel.imported else "outcome") if split == "auto" else split
-    arm = None if resolved == "outcome" else panel.sequence
+    exposure = _mean(panel.arm, panel.analysed(panel.arm)) if panel.kind == "random_days" else panel.sequence
+    arm = None if resolved == "outcome" else exposure
     return affinity.fit_leaves(X, target, arm=arm, split=resolved, n_trees=n_trees, min_leaf=min_leaf, rng=rng)
 
 
@@ -238,83 +240,76 @@ def estimates(
     c: float = 5.0,
     n_replicates: int = 500,
     confidence: float = 0.95,
-    estimators: tuple[str, ...] = ("hpte", "hpte_leaf", "hajek", "difference_in_differences"),
+    estimators: tuple[str, ...] = ESTIMATORS,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, str, str, hpte.Effect]]:
     """Yield metric, scale, estimator and effect; one bootstrap draw serves them all.
 
-    Estimands: hpte is overlap-weighted over kept products; hpte_leaf the article's literal form; hajek the
+    Estimands: hpte is overlap-weighted over kept products; hpte_leaf the article's literal form; hpte_doubly_robust
+    (not for random days) the effect on kept products, of an imported assignment on its treated ones; hajek the
     inverse-probability-weighted difference of the same filtered first differences, without affinity;
     difference_in_differences the raw change against the mean of the last 28 days, unfiltered.
     """
     weights = bootstrap.poisson_weights(panel.unit_id, n_replicates=n_replicates, rng=rng)
-    common = {
-        "units": panel.unit_id,
-        "weights": weights,
-        "n_replicates": n_replicates,
-        "confidence": confidence,
-        "rng": rng,
+    common = {"units": panel.unit_id, "weights": weights, "confidence": confidence, "rng": rng, "group": groups(panel)}
+    estimand = "att" if panel.imported else "ate"
+    forms: dict[str, dict[str, Any]] = {
+        "hpte": {},
+        "hpte_leaf": {"method": "leaf", "estimand": estimand},
+        "hpte_doubly_robust": {"method": "doubly_robust", "estimand": estimand},
     }
     for one in trimmed_metrics:
-        relative = _relative_terms(panel, trimmed_metrics, one)
-        rule = filter_rule(trim, one.scale)
-        filtered = {**common, **relative, "trim": rule, "trim_c": c, "group": groups(panel)}
-        estimand = "att" if panel.imported else "ate"
+        common |= {"outcome": None, "exposure": None, **_relative_terms(panel, trimmed_metrics, one)}
+        filtered = {**common, "trim": filter_rule(trim, one.scale), "trim_c": c}
         for estimator in estimators:
-            if estimator == "hpte":
-                effect = _estimate(panel, one.residual, one.first_difference, leaves=leaves, **filtered)
-            elif estimator == "hpte_leaf":
-                effect = _estimate(
-                    panel,
-                    one.residual,
-                    one.first_difference,
-                    leaves=leaves,
-                    method="leaf",
-                    estimand=estimand,
-                    **filtered,
-                )
+            if estimator == "hpte_doubly_robust" and panel.kind == "random_days":
+                continue
+            if estimator == "difference_in_differences":
+                effect = _estimate(panel, _raw_change(panel, one), trim="none", **common)
             elif estimator == "hajek":
                 effect = _hajek(panel, one, filtered)
             else:
-                raw = _raw_change(panel, one)
-                effect = _estimate(
-                    panel,
-                    raw,
-                    contrast(panel, raw),
-                    leaves=None,
-                    **common,
-                    **relative,
-                    trim="none",
-                    group=groups(panel),
-                )
+                effect = _estimate(panel, one, leaves=leaves, **forms[estimator], **filtered)
             yield one.metric, one.scale, estimator, effect
 
 
-def _estimate(panel: Panel, residual: FloatArray, D: FloatArray, **options: Any) -> hpte.Effect:
+def headline(*, unit: str, kind: str, imported: bool) -> str:
+    """Return the estimator to quote.
+
+    hajek where clusters are assigned, because comparing like with like would re-create the interference; the effect on
+    the treated where the assignment was drawn elsewhere; hpte otherwise.
+    """
+    if unit == "cluster":
+        return "hajek"
+    if imported:
+        return "hpte_leaf" if kind == "random_days" else "hpte_doubly_robust"
+    return "hpte"
+
+
+def _estimate(panel: Panel, one: Trimmed, **options: Any) -> hpte.Effect:
     if panel.kind == "random_days":
-        cells = np.where(panel.analysed(residual), panel.arm, np.nan)
-        return hpte.estimate(residual, cells, contrast=D, **options)
+        cells = np.where(panel.analysed(one.residual), panel.arm, np.nan)
+        return hpte.estimate(one.residual, cells, contrast=one.first_difference, **options)
     factor = 0.5 if panel.kind == "crossover" else 1.0
-    return hpte.estimate(D, panel.sequence, factor=factor, **options)
+    return hpte.estimate(one.first_difference, panel.sequence, factor=factor, **options)
 
 
 def _hajek(panel: Panel, one: Trimmed, options: dict[str, Any]) -> hpte.Effect:
     """Return the difference of first differences without affinity, weighted by the design's probabilities.
 
-    Cells of random days are compared in one leaf: each product then is its own control, period by period.
+    Without probabilities (imported), and for the cells of random days, all products are compared in one leaf.
     """
-    if panel.kind == "random_days":
-        single = affinity.Leaves.single(len(panel.product_id))
-        return _estimate(panel, one.residual, one.first_difference, leaves=single, **options)
+    if panel.kind == "random_days" or panel.imported:
+        return _estimate(panel, one, **options)
     first = np.argmax(np.isfinite(panel.arm), axis=1)
     probability = panel.probability[np.arange(len(first)), first]
-    return _estimate(panel, one.residual, one.first_difference, method="hajek", probability=probability, **options)
+    return _estimate(panel, one, method="hajek", probability=probability, **options)
 
 
 def _relative_terms(panel: Panel, metrics: list[Trimmed], one: Trimmed) -> dict[str, FloatArray]:
     """Return what divides a relative effect: mean outcome and exposure over each product's analysed periods.
 
-    Signed metrics are divided by the outcome of the metric whose scale they use, which reads points per revenue.
+    Signed metrics are divided by the mean of the metric whose scale they use, over both arms: points per revenue.
     """
     if one.scale == "level":
         return {}
@@ -325,15 +320,18 @@ def _relative_terms(panel: Panel, metrics: list[Trimmed], one: Trimmed) -> dict[
     # a product without a first difference has weight 0, and 0 times nan would be nan
     known = np.isfinite(one.first_difference)
     analysed = panel.analysed(one.outcome) & known[:, None]
-    means = {"outcome": _mean(outcome, analysed), "exposure": _mean(panel.arm, analysed)}
+    dose = np.zeros_like(panel.arm) if one.metric in SIGNED_METRICS else panel.arm
+    means = {"outcome": _mean(outcome, analysed), "exposure": _mean(dose, analysed)}
     return {name: np.where(known, mean, 0.0) for name, mean in means.items()}
 
 
-def _raw_change(panel: Panel, one: Trimmed) -> FloatArray:
+def _raw_change(panel: Panel, one: Trimmed) -> Trimmed:
+    """Return the metric with the plain mean of the last days before the start in the place of the forecast."""
     n_periods = RAW_WINDOW_DAYS if panel.grain == "day" else RAW_WINDOW_DAYS // 7
     history = panel.history[one.metric][:, -n_periods:]
     before = _mean(history, np.isfinite(history)) / one.product_scale
-    return one.outcome - before[:, None]
+    residual = one.outcome - before[:, None]
+    return replace(one, residual=residual, first_difference=contrast(panel, residual))
 
 
 def _mean(values: FloatArray, used: BoolArray) -> FloatArray:

@@ -1,4 +1,3 @@
-import math
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -158,20 +157,12 @@ def test_events_without_an_id_are_known_by_product_date_and_kind(run: Run, check
                  |            | 2024-01-02  | rain
         8        | b          |             | rain
     """
+    found = run("staging.stg_events", {"source.events": events})
     check(
-        run("staging.stg_events", {"source.events": events}),
-        """
-        event_id            | product_id | occurred_on | kind
-        7                   | a          | 2024-01-01  | rain
-        a|2024-01-02|rain   | a          | 2024-01-02  | rain
-        b|2024-01-02|       | b          | 2024-01-02  |
-        """.replace("a|2024-01-02|rain", "a/2024-01-02/rain").replace("b|2024-01-02|", "b/2024-01-02/"),
-    ) if False else check(
-        run("staging.stg_events", {"source.events": events}).select(["product_id", "occurred_on", "kind"]),
+        found.select(["product_id", "occurred_on", "kind"]),
         "product_id | occurred_on | kind\na | 2024-01-01 | rain\na | 2024-01-02 | rain\nb | 2024-01-02 |",
     )
-    found = run("staging.stg_events", {"source.events": events})["event_id"].to_pylist()
-    assert sorted(found) == ["7", "a|2024-01-02|rain", "b|2024-01-02|"]
+    assert sorted(found["event_id"].to_pylist()) == ["7", "a|2024-01-02|rain", "b|2024-01-02|"]
 
 
 def test_incumbent_prices_of_one_day_are_averaged_and_unusable_ones_left_out(run: Run, check: Check) -> None:
@@ -195,17 +186,8 @@ def test_incumbent_prices_of_one_day_are_averaged_and_unusable_ones_left_out(run
 
 def test_staged_sales_do_not_depend_on_the_order_of_the_rows(run: Run, check: Check) -> None:
     lines = [f"{product} | 2024-01-0{day} | {units} | 2 | 1" for product in "ab" for day in (1, 2) for units in (1, 4)]
-    header = "product_id | date | units | price | cost"
+    expected = "\n".join(f"{product} | 2024-01-0{day} | 5 | 10" for product in "ab" for day in (1, 2))
     for ordered in (lines, lines[::-1]):
-        found = run("staging.stg_sales", {"source.sales": "\n".join([header, *ordered])})
-        check(
-            found,
-            """
-            product_id | date       | units | revenue
-            a          | 2024-01-01 | 5     | 10
-            a          | 2024-01-02 | 5     | 10
-            b          | 2024-01-01 | 5     | 10
-            b          | 2024-01-02 | 5     | 10
-            """,
-        )
-    assert not any(math.isnan(price) for price in found["price"].to_pylist())
+        sales = "\n".join(["product_id | date | units | price | cost", *ordered])
+        found = run("staging.stg_sales", {"source.sales": sales})
+        check(found, f"product_id | date | units | revenue\n{expected}")

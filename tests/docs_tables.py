@@ -1,0 +1,57 @@
+"""The tables of README.md that are made from the code; `python -m tests.docs_tables` writes them anew."""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+
+def asset_lines() -> list[str]:
+    """Return the asset table: every asset, whether it is partitioned by experiment, and what one row is."""
+    from pricelab_dagster.definitions import defs
+
+    lines = ["| asset | partitioned | one row per |", "|---|---|---|"]
+    for spec in sorted(defs().resolve_all_asset_specs(), key=lambda spec: order(spec.key.to_user_string())):
+        partitioned = "by experiment" if spec.partitions_def is not None else ""
+        lines.append(f"| `{'.'.join(spec.key.path)}` | {partitioned} | {one_row(spec.description or '')} |")
+    return lines
+
+
+def order(name: str) -> tuple[int, str]:
+    """Return where an asset stands: in the order of the flow, then by name."""
+    flow = ("staging", "intermediate", "spillover", "experiment", "marts", "warehouse")
+    return flow.index(name.split("/")[0]), name
+
+
+def one_row(description: str) -> str:
+    """Return the first sentence without `One row per`; of the warehouse, which has no rows of its own, all of it."""
+    first = re.split(r"(?<=[a-z)])\.(?: |$)", " ".join(description.split()))[0]
+    return first.removeprefix("One row per ").replace("|", "\\|")
+
+
+def between(name: str, text: str) -> list[str] | None:
+    """Return the lines between `<!-- name -->` and `<!-- /name -->`; None without these markers."""
+    found = re.search(rf"<!-- {name} -->\n(.*?)\n?<!-- /{name} -->", text, re.DOTALL)
+    return None if found is None else [line for line in found[1].splitlines() if line.strip()]
+
+
+def dependencies() -> list[str]:
+    """Return the names of the packages that pyproject.toml requires, extras excluded."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [re.split(r"[<>=!~\[ ;]", line)[0] for line in project["dependencies"]]
+
+
+def main() -> None:
+    """Write the asset table between its markers in README.md."""
+    text = README.read_text()
+    if between("assets", text) is None:
+        raise SystemExit("README.md has no <!-- assets --> and <!-- /assets --> lines. Add them where the table goes.")
+    table = "\n".join(asset_lines())
+    marked = re.compile(r"(<!-- assets -->\n).*?(<!-- /assets -->)", re.DOTALL)
+    README.write_text(marked.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text))
+
+
+if __name__ == "__main__":
+    main()
