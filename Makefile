@@ -18,7 +18,7 @@ setup: .venv/.ready ## the environment in .venv, from the hashed lock
 	@test -x $(PY) || python3 -m venv .venv || \
 		{ echo "python3 cannot make a virtual environment here. On Debian: apt-get install python3-venv" >&2; exit 2; }
 	$(PY) -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
-	.venv/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	.venv/bin/uv pip sync --quiet --compile-bytecode --python $(PY) --require-hashes requirements.lock
 	.venv/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 

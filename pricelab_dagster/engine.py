@@ -10,7 +10,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlglot
-from dagster_duckdb import DuckDBResource
 from sqlglot import exp
 from sqlglot.optimizer.scope import traverse_scope
 
@@ -97,6 +96,9 @@ class Engine:
 @contextmanager
 def connect(database: str, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a DuckDB connection that is closed whatever happens; an open one would keep the file locked."""
+    # Dagster takes seconds to import, and most commands open no connection
+    from dagster_duckdb import DuckDBResource
+
     config = {"access_mode": "READ_ONLY"} if read_only else {}
     resource = DuckDBResource(database=database, connection_config=config)
     with resource.get_connection() as connection:

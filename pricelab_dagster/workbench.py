@@ -408,8 +408,8 @@ def ordered_models(*, partitioned: bool) -> list[Model]:
 
 
 def _policies(experiment: Experiment) -> pa.Table:
-    multipliers = {arm.name: arm.price_multiplier for arm in experiment.arms} | {
-        "control": experiment.control.price_multiplier
-    }
+    """Return the price multiplier of each arm; without a declared treatment no price is ours to set."""
+    control = experiment.control.price_multiplier if experiment.treatment is not None else None
+    multipliers = {arm.name: arm.price_multiplier for arm in experiment.arms} | {"control": control}
     columns = {"arm": pa.array(list(multipliers), pa.string())}
     return pa.table(columns | {"price_multiplier": pa.array(list(multipliers.values()), pa.float64())})
