@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import Experiment, LabError, Source, unknown_column_error
+from pricelab_dagster.lab.config import ProductsSource
 from pricelab_dagster.models import models
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import FEATURES, Workbench
@@ -40,9 +41,8 @@ def check(bench: Workbench) -> Findings:
     ------
     LabError : when pricelab.yaml does not fit its sources, which stops all experiments.
     """
-    staged = Workbench(bench.lab, _staged(bench))
-    found = check_files(staged, ())
-    return Findings(found.valid, found.errors, overlaps(bench), staged.in_memory["intermediate.int_data_quality"])
+    found = check_files(bench, ())
+    return Findings(found.valid, found.errors, overlaps(bench), _data_quality(bench))
 
 
 def check_files(bench: Workbench, ids: Sequence[str]) -> Findings:
@@ -75,8 +75,6 @@ def check_sources(bench: Workbench) -> Calendar:
     """
     for key, source in bench.lab.config.sources().items():
         _check_source(bench, "pricelab.yaml", key, source)
-    for attribute in bench.lab.config.products.attributes if bench.lab.config.products else ():
-        _check_attribute(bench, attribute)
     sales = bench.lab.config.sales
     query = f"""
         select min(date) as first, max(date) as last,
@@ -131,12 +129,10 @@ def overlaps(bench: Workbench) -> list[str]:
     return found
 
 
-def _staged(bench: Workbench) -> dict[str, pa.Table]:
-    """Return the tables that the data-quality report reads, computed in memory."""
-    staged: dict[str, pa.Table] = {}
-    for name in ("staging.stg_sales", "intermediate.int_data_quality"):
-        staged[name] = Workbench(bench.lab, staged).run_model(models()[name])
-    return staged
+def _data_quality(bench: Workbench) -> pa.Table:
+    """Return the data-quality report, computed in memory."""
+    sales = bench.run_model(models()["staging.stg_sales"])
+    return bench.with_table("staging.stg_sales", sales).run_model(models()["intermediate.int_data_quality"])
 
 
 def _check_source(bench: Workbench, file: str, key: str, source: Source) -> None:
@@ -151,23 +147,34 @@ def _check_source(bench: Workbench, file: str, key: str, source: Source) -> None
             raise unknown_column_error(file, f"{key}.{name}", expression, available)
         except ValueError:
             continue
+    if isinstance(source, ProductsSource):
+        _check_attributes(file, source, available)
     try:
         bench.engine.sql(f"select count(columns(*)) from ({source.select(root)}) as canonical", files=files)
     except EngineError as error:
-        allowed = "expressions that give text, dates and numbers"
-        raise LabError(
-            file, f"{key}.columns", str(error), allowed, "Correct the mapping, or filter by where."
-        ) from error
+        found, allowed = str(error), "expressions that give text, dates and numbers"
+        whole = LabError(file, f"{key}.columns", found, allowed, "Correct the mapping, or filter by where.")
+        raise _culprit(bench, file, key, source) or whole from error
 
 
-def _check_attribute(bench: Workbench, attribute: str) -> None:
-    source = bench.lab.config.products
-    assert source is not None
-    available = bench.engine.sql(
-        f"{source.select_all(bench.lab.root)} limit 0", files=source.files(bench.lab.root)
-    ).schema.names
-    if attribute.lower() not in {name.lower() for name in available}:
-        raise unknown_column_error("pricelab.yaml", "products.attributes", f'"{attribute}"', available)
+def _culprit(bench: Workbench, file: str, key: str, source: Source) -> LabError | None:
+    """Return the error of the first expression that fails by itself."""
+    rows, files = source.select_all(bench.lab.root), source.files(bench.lab.root)
+    for name, expression in source.expressions().items():
+        kind = source.types.get(name.removeprefix("columns."), "boolean")
+        try:
+            bench.engine.sql(f"select count(cast({expression} as {kind})) from ({rows}) as source", files=files)
+        except EngineError as error:
+            remedy = f"Correct the mapping, or filter by where. DuckDB says: {error}"
+            return LabError(file, f"{key}.{name}", expression, f"an expression that gives a {kind}", remedy)
+    return None
+
+
+def _check_attributes(file: str, source: ProductsSource, available: list[str]) -> None:
+    known = {name.lower() for name in available}
+    for attribute in source.attributes:
+        if attribute.lower() not in known:
+            raise unknown_column_error(file, "products.attributes", f'"{attribute}"', available)
 
 
 def _empty_features(bench: Workbench) -> pa.Table:

@@ -332,7 +332,11 @@ class Workbench:
         return self.engine.sql(query, tables=tables, parameters={"since": since, "through": through})
 
     def build_warehouse(self) -> dict[str, int]:
-        """Swap in a new warehouse.duckdb: the marts as tables, the rest as views; return the rows of each mart."""
+        """Swap in a new warehouse.duckdb: the marts as tables, the rest as views; return the rows of each mart.
+
+        What killed writers left in the lake is swept first.
+        """
+        self.lake.sweep()
         marts = {name: self.lake.files(name) for name in TABLES if name.startswith("marts.") and self.lake.files(name)}
         others = [name for name in TABLES if not name.startswith("marts.")]
         views = {name: self.lake.files(name) for name in others if self.lake.files(name)}

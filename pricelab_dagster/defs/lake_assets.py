@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,12 +203,10 @@ def _column_schema(table: str) -> dg.TableSchema:
     )
 
 
-class _one_line_failures:
+@contextmanager
+def _one_line_failures() -> Iterator[None]:
     """Turn what a user can mend into a failure with one line and no retry."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LabError | EngineError | lake.LakeError):
-            raise dg.Failure(str(error), allow_retries=False) from error
+    try:
+        yield
+    except (LabError, EngineError, lake.LakeError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error

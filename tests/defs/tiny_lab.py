@@ -58,9 +58,7 @@ EXPERIMENTS = {
     ),
     "going": experiment("kind: time_bound, start: 2024-04-22, duration: 14", "category = 'fruit'"),
     "later": experiment("kind: time_bound, start: 2024-05-06, duration: 14", "category = 'milk'"),
-    "phases": experiment(
-        "kind: crossover, start: 2024-04-08, phase: 7, phases: 2, blackout: 2", "category = 'fruit'"
-    ),
+    "phases": experiment("kind: crossover, start: 2024-04-08, phase: 7, phases: 2, blackout: 2", "category = 'fruit'"),
     "stopped": experiment(
         "kind: time_bound, start: 2024-04-01, duration: 21, stop: 2024-04-10, stop_reason: out of tea",
         "category = 'tea'",

@@ -27,7 +27,7 @@ from pricelab_dagster.tables import TABLES
 
 FORK = multiprocessing.get_context("fork")
 PLAN = "experiment.price_plan"
-N_ROWS, N_PARTITIONS, N_WRITERS, N_READERS, N_ROUNDS = 200, 50, 4, 2, 3
+N_ROWS, N_PARTITIONS, N_WRITERS, N_READERS, MIN_READS = 200, 50, 4, 2, 6
 N_SWAPS, N_KILLS, N_LINES = 10, 6, 200
 DEADLINE = 20  # seconds that a scene may wait for another process
 HALF_OR_MIXED = """
@@ -62,31 +62,29 @@ def processes(works: list[Callable[[], None]]) -> Iterator[list[Any]]:
             process.join()
 
 
-def read_until(stop: Any, results: Any, read: Callable[[], bool]) -> None:
-    """Read until told to stop; report the reads, and those that failed or saw something half."""
-    n, failures = 0, []
+def read_until(stop: Any, results: Any, counts: Any, reader: int, read: Callable[[], bool]) -> None:
+    """Read until told to stop; report the reads that failed or saw something half."""
+    failures = []
     while not stop.is_set():
-        n += 1
         try:
             if not read():
                 failures.append("half or mixed")
         except Exception as error:  # noqa: BLE001 - whatever a reader meets is what the scene is about
             failures.append(repr(error))
-    results.put((n, failures[:3], len(failures)))
+        counts[reader] += 1
+    results.put(failures)
 
 
-def beside_readers(read: Callable[[], bool], write: Callable[[], list[int]]) -> dict[str, Any]:
-    stop, results = FORK.Event(), FORK.Queue()
-    with processes([lambda: read_until(stop, results, read)] * N_READERS):
-        exit_codes = write()
+def beside_readers(read: Callable[[], bool], write: Callable[[Callable[[], bool]], list[int]]) -> dict[str, Any]:
+    """Write beside readers, until `write` is told that each has read often enough to have met a writer."""
+    stop, results, counts = FORK.Event(), FORK.Queue(), FORK.Array("i", N_READERS)
+    with processes([partial(read_until, stop, results, counts, reader, read) for reader in range(N_READERS)]):
+        until = time.monotonic() + DEADLINE
+        wrote = write(lambda: min(counts[:]) >= MIN_READS or time.monotonic() > until)
+        reads = counts[:]
         stop.set()
-        seen = [results.get(timeout=DEADLINE) for _ in range(N_READERS)]
-    return {
-        "exit_codes": exit_codes,
-        "reads": min(n for n, _, _ in seen),
-        "failed_reads": sum(failed for _, _, failed in seen),
-        "examples": [example for _, examples, _ in seen for example in examples],
-    }
+        failures = [failure for _ in range(N_READERS) for failure in results.get(timeout=DEADLINE)]
+    return {"wrote": wrote, "reads": reads, "failed_reads": len(failures), "examples": failures[:3]}
 
 
 def writers_and_readers(folder: Path) -> dict[str, Any]:
@@ -95,18 +93,22 @@ def writers_and_readers(folder: Path) -> dict[str, Any]:
     glob = lake.root / "experiment" / "price_plan" / "*.parquet"
     query = HALF_OR_MIXED.format(glob=glob, n=N_ROWS)
 
-    def write(arm: str) -> None:
-        for name in random.Random(arm).sample(names * N_ROUNDS, len(names) * N_ROUNDS):
-            lake.write(PLAN, rows(name, arm), name, metadata={"arm": arm})
+    def write(arm: str, enough: Callable[[], bool]) -> None:
+        order = random.Random(arm)
+        while True:
+            for name in order.sample(names, len(names)):
+                lake.write(PLAN, rows(name, arm), name, metadata={"arm": arm})
+            if enough():
+                break
         lake.write(PLAN, rows(arm, arm), arm, metadata={"arm": arm})
 
     def read() -> bool:
         with engine.connect(":memory:") as connection:
-            broken = [connection.sql(query).to_arrow_table().num_rows for _ in range(3)]
-        return not any(broken) and lake.read(PLAN).num_rows % N_ROWS == 0
+            broken = connection.sql(query).to_arrow_table().num_rows
+        return not broken and lake.read(PLAN).num_rows % N_ROWS == 0
 
-    def write_all() -> list[int]:
-        with processes([partial(write, f"w{number}") for number in range(N_WRITERS)]) as started:
+    def write_all(enough: Callable[[], bool]) -> list[int]:
+        with processes([partial(write, f"w{number}", enough) for number in range(N_WRITERS)]) as started:
             for process in started:
                 process.join()
         return [process.exitcode for process in started]
@@ -197,17 +199,18 @@ def swaps_and_readers(folder: Path) -> dict[str, Any]:
         found = engine.query_database(path, query.format(PLAN, "marts.fct_price_plan"), lake_files=[view])
         return found.to_pylist() == [{"n": N_ROWS, "arms": 1, "v": N_ROWS}]
 
-    def swap() -> list[int]:
-        for number in range(N_SWAPS):
+    def swap(enough: Callable[[], bool]) -> list[int]:
+        number = 0
+        while number < N_SWAPS or not enough():
             publish(number)
-            time.sleep(0.05)
-        return [0]
+            number += 1
+        return [number]
 
     publish(-1)
     found = beside_readers(read, swap)
     query = "select distinct arm from marts.fct_price_plan"
     return found | {
-        "last": engine.query_database(path, query, lake_files=[]).to_pylist(),
+        "arm": engine.query_database(path, query, lake_files=[]).to_pylist(),
         "left": sorted(one.name for one in folder.iterdir()),
     }
 

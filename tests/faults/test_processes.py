@@ -8,7 +8,7 @@ import pytest
 
 CROWD = Path(__file__).with_name("crowd.py")
 TIMEOUT = 120  # seconds, far above the ten that the scenes take
-MIN_READS = 3  # of each reader: fewer would not have met a writer
+MIN_READS = 6  # of each reader while others write
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,10 @@ def scene(report: dict[str, Any], name: str) -> dict[str, Any]:
 
 def test_four_writers_lose_no_write_and_fail_no_reader(report: dict[str, Any]) -> None:
     found = scene(report, "writers_and_readers")
-    assert found["exit_codes"] == [0, 0, 0, 0]
+    assert found["wrote"] == [0, 0, 0, 0]
     assert found["examples"] == []
     assert found["failed_reads"] == 0
-    assert found["reads"] >= MIN_READS
+    assert min(found["reads"]) >= MIN_READS
     assert (found["partitions"], found["whole"], found["left"]) == (54, True, [])
     assert found["own"] == [["w0"], ["w1"], ["w2"], ["w3"]]
 
@@ -59,8 +59,10 @@ def test_swaps_of_the_warehouse_fail_no_reader(report: dict[str, Any]) -> None:
     found = scene(report, "swaps_and_readers")
     assert found["examples"] == []
     assert found["failed_reads"] == 0
-    assert found["reads"] >= MIN_READS
-    assert found["last"] == [{"arm": "swap9"}]
+    assert min(found["reads"]) >= MIN_READS
+    (n_swaps,) = found["wrote"]
+    assert n_swaps >= 10
+    assert found["arm"] == [{"arm": f"swap{n_swaps - 1}"}]
     assert found["left"] == ["lake", "warehouse.duckdb"]
 
 

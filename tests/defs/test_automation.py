@@ -1,0 +1,251 @@
+import os
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from pricelab_dagster.defs.automation import automation, due_runs, experiments
+from pricelab_dagster.defs.conditions import publish_when_settled
+from pricelab_dagster.defs.resources import LabResource
+from pricelab_dagster.workbench import Workbench
+from tests.defs import tiny_lab
+from tests.defs.tiny_lab import CONCLUDED, EXPERIMENTS
+
+
+def tick(root, instance):
+    """Evaluates the sensor as the daemon would, and adds the partitions that it asks for."""
+    context = dg.build_sensor_context(instance=instance, resources={"lab": LabResource(root=str(root))})
+    found = experiments(context)
+    if isinstance(found, dg.SensorResult):
+        for request in found.dynamic_partitions_requests or ():
+            instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+    return found
+
+
+def keys(result):
+    return {request.partition_key: request.run_key for request in result.run_requests}
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as one:
+        yield one
+
+
+def new_experiment(root, name="extra"):
+    (root / "experiments" / f"{name}.yaml").write_text(EXPERIMENTS["later"].replace("'milk'", "'tea'"))
+
+
+def test_first_tick_asks_for_the_sources_and_adds_partitions(tmp_path, instance):
+    root = tiny_lab.write_lab(tmp_path / "lab", EXPERIMENTS, one=tiny_lab.world(n_products=8, n_days=20))
+    found = tick(root, instance)
+    assert [(one.job_name, one.partition_key) for one in found.run_requests] == [("refresh", None)]
+    assert set(instance.get_dynamic_partitions("experiment")) == set(EXPERIMENTS)
+    assert tick(root, instance).run_requests[0].run_key == found.run_requests[0].run_key
+
+
+def test_new_file_becomes_a_partition_and_one_run(copied, instance):
+    tick(copied, instance)
+    new_experiment(copied)
+    found = tick(copied, instance)
+    assert [list(request.partition_keys) for request in found.dynamic_partitions_requests] == [["extra"]]
+    requested = {one.partition_key: one.job_name for one in found.run_requests}
+    assert requested["extra"] == "experiment"
+    again = tick(copied, instance)
+    assert not again.dynamic_partitions_requests
+    assert keys(again) == keys(found)
+
+
+def test_concluded_and_computed_experiments_are_left_alone(played, instance):
+    assert set(keys(tick(played, instance))) == set(EXPERIMENTS) - set(CONCLUDED)
+
+
+def test_new_last_date_runs_the_running_experiment_once_more(copied, instance, runner):
+    before = keys(tick(copied, instance))
+    tiny_lab.write_sales(copied, tiny_lab.world(n_days=118).sales)
+    tiny_lab.succeeded([runner(copied).refresh()])
+    after = keys(tick(copied, instance))
+    assert set(after) == set(before) == {"going", "later"}
+    assert after["going"] != before["going"]
+    assert after["later"] == before["later"]
+
+
+def test_changed_design_of_a_planned_experiment_runs_again(copied, instance):
+    before = keys(tick(copied, instance))
+    path = copied / "experiments" / "later.yaml"
+    path.write_text(path.read_text().replace("duration: 14", "duration: 21"))
+    assert keys(tick(copied, instance))["later"] != before["later"]
+
+
+def test_stop_of_a_running_experiment_runs_it_to_its_stop(copied, instance):
+    before = keys(tick(copied, instance))
+    path = copied / "experiments" / "going.yaml"
+    path.write_text(path.read_text().replace("duration: 14", "duration: 14, stop: 2024-04-24"))
+    assert keys(tick(copied, instance))["going"] != before["going"]
+
+
+def test_broken_file_is_reported_and_holds_back_no_other(copied, instance):
+    new_experiment(copied)
+    (copied / "experiments" / "bad.yaml").write_text("design: {kind: crossover}\n")
+    context = dg.build_sensor_context(instance=instance, resources={"lab": LabResource(root=str(copied))})
+    said = []
+    context.log.error = said.append
+    found = experiments(context)
+    assert len(said) == 1
+    assert said[0].startswith("experiments/bad.yaml: design.start is missing")
+    assert {"extra", "going"} <= set(keys(found))
+    assert "bad" not in found.dynamic_partitions_requests[0].partition_keys
+
+
+def test_broken_lab_skips_the_tick_and_says_why(copied, instance):
+    (copied / "pricelab.yaml").write_text("sales: {}\n")
+    found = tick(copied, instance)
+    assert isinstance(found, dg.SkipReason)
+    assert found.skip_message.startswith("pricelab.yaml: sales.columns is missing")
+
+
+def test_due_runs_are_what_the_command_runs(played):
+    from pricelab_dagster.runner import due
+
+    bench = Workbench.open(played)
+    assert list(due_runs(bench)) == due(bench, list(EXPERIMENTS), force=False)[0]
+
+
+def schedule_of(root, monkeypatch):
+    monkeypatch.setenv("PRICELAB_HOME", str(root))
+    (found,) = automation.load_fn().schedules
+    return found
+
+
+def test_schedule_takes_cron_and_time_zone_from_the_lab(played, monkeypatch):
+    found = schedule_of(played, monkeypatch)
+    assert (found.cron_schedule, found.execution_timezone) == ("30 4 * * 1", "Europe/Berlin")
+    assert found.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def test_schedule_asks_for_a_refresh(played, monkeypatch, instance):
+    found = schedule_of(played, monkeypatch)
+    moment = datetime(2024, 4, 22, 2, 30, tzinfo=UTC)
+    with dg.build_schedule_context(instance=instance, scheduled_execution_time=moment) as context:
+        data = found.evaluate_tick(context)
+    assert len(data.run_requests) == 1
+    assert found.job_name == "refresh"
+
+
+def test_schedule_without_a_lab_has_the_defaults(tmp_path, monkeypatch):
+    found = schedule_of(tmp_path, monkeypatch)
+    assert (found.cron_schedule, found.execution_timezone) == ("0 5 * * *", "UTC")
+
+
+def settling():
+    """One experiment table under one mart, as in the flow."""
+
+    @dg.asset(partitions_def=dg.DynamicPartitionsDefinition(name="experiment"))
+    def effects() -> None: ...
+
+    @dg.asset(deps=[effects], automation_condition=publish_when_settled())
+    def mart() -> None: ...
+
+    return effects, mart
+
+
+def evaluate(instance, cursor=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dg.evaluate_automation_conditions(defs=list(settling()), instance=instance, cursor=cursor)
+
+
+def materialise(instance, *, partition=None, mart=False):
+    effects, one = settling()
+    selection = [one] if mart else [effects]
+    assert dg.materialize([effects, one], selection=selection, instance=instance, partition_key=partition).success
+
+
+def test_marts_are_built_once_after_each_change(instance):
+    instance.add_dynamic_partitions("experiment", ["a", "b"])
+    watching = evaluate(instance)
+    assert watching.total_requested == 0
+    materialise(instance, partition="a")
+    changed = evaluate(instance, watching.cursor)
+    assert changed.total_requested == 1
+    asked = evaluate(instance, changed.cursor)
+    assert asked.total_requested == 0
+    materialise(instance, mart=True)
+    built = evaluate(instance, asked.cursor)
+    assert built.total_requested == 0
+    materialise(instance, partition="b")
+    assert evaluate(instance, built.cursor).total_requested == 1
+
+
+def test_wiped_mart_is_built_again(instance):
+    instance.add_dynamic_partitions("experiment", ["a"])
+    materialise(instance, mart=True)
+    watching = evaluate(instance)
+    _, mart = settling()
+    instance.wipe_assets([mart.key])
+    assert evaluate(instance, watching.cursor).total_requested == 1
+
+
+def test_marts_wait_while_an_experiment_is_being_written(instance):
+    instance.add_dynamic_partitions("experiment", ["a", "b"])
+    first = evaluate(instance)
+    materialise(instance, mart=True)
+    second = evaluate(instance, first.cursor)
+    materialise(instance, partition="a")
+    effects, mart = settling()
+    job = dg.Definitions(assets=[effects, mart], jobs=[dg.define_asset_job("one", selection=[effects])])
+    run = instance.create_run_for_job(
+        job.resolve_job_def("one"),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": "b"},
+        asset_selection=frozenset({effects.key}),
+    )
+    log_planned(instance, run, effects.key)
+    busy = evaluate(instance, second.cursor)
+    assert busy.total_requested == 0
+    instance.report_run_canceled(run)
+    assert evaluate(instance, busy.cursor).total_requested == 1
+
+
+def log_planned(instance, run, key):
+    from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
+
+    planned = AssetMaterializationPlannedData(key, partition="b")
+    event = DagsterEvent.build_asset_materialization_planned_event(run.job_name, key.path[-1], planned)
+    instance.report_dagster_event(event, run.run_id)
+
+
+def test_marts_and_warehouse_carry_the_condition(definitions):
+    graph = definitions.resolve_asset_graph()
+    carried = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).automation_condition}
+    assert carried == {
+        key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).group_name == "marts"
+    }
+    labels = {graph.get(dg.AssetKey(["warehouse"])).automation_condition.get_label()}
+    assert labels == {"publish_when_settled"}
+
+
+@pytest.mark.parametrize("lab", ["unset", "missing", "broken"])
+def test_definitions_load_whatever_the_lab(tmp_path, lab):
+    """In a fresh process, since the schedule reads the lab as the code location loads."""
+    environment = {name: value for name, value in os.environ.items() if name != "PRICELAB_HOME"}
+    if lab != "unset":
+        environment["PRICELAB_HOME"] = str(tmp_path / "lab")
+    if lab == "broken":
+        (tmp_path / "lab").mkdir()
+        (tmp_path / "lab" / "pricelab.yaml").write_text("sales: [")
+    code = "from pricelab_dagster.definitions import defs; defs().get_repository_def().get_all_jobs()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_code_location_does_not_import_the_slow_libraries():
+    code = (
+        "import sys; from pricelab_dagster.definitions import defs; defs();"
+        "print(sorted({'econml', 'sklearn', 'numba', 'igraph'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

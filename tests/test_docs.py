@@ -1,0 +1,106 @@
+"""The documentation says what the code does."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import shlex
+
+import click
+import pytest
+
+from pricelab_dagster import science
+from pricelab_dagster.cli import main
+from tests import docs_tables
+
+README = docs_tables.README.read_text()
+METHODS = docs_tables.ROOT / "pricelab_dagster" / "science" / "METHODS.md"
+MAKEFILE = (docs_tables.ROOT / "Makefile").read_text()
+
+
+def shown_commands(text: str) -> list[list[str]]:
+    """Return the words of each `pricelab` or `make` line in console and sh blocks; continued lines are joined."""
+    found = []
+    for block in re.findall(r"^```(?:console|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            words = words[1:] if words and "=" in words[0] else words
+            if words and words[0].rpartition("/")[2] in ("pricelab", "make"):
+                found.append(words)
+    return found
+
+
+def wrong_words(words: list[str]) -> list[str]:
+    """Return what a shown command names and the project does not have."""
+    name, *rest = words
+    if name.endswith("make"):
+        targets = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
+        return [word for word in rest if "=" not in word and not word.startswith("-") and word not in targets]
+    command: click.Command = main
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        if rest[0] not in command.commands:
+            return rest[:1]
+        command, rest = command.commands[rest[0]], rest[1:]
+    options = {"--help", "-h", "--version"} | {one for parameter in command.params for one in parameter.opts}
+    return [word for word in rest if word.startswith("-") and word.split("=")[0] not in options]
+
+
+def science_functions() -> set[str]:
+    """Return module.function of every public function that a public module of science defines."""
+    found = set()
+    for module in pkgutil.iter_modules(science.__path__):
+        if module.name.startswith("_"):
+            continue
+        loaded = importlib.import_module(f"{science.__name__}.{module.name}")
+        for name, one in vars(loaded).items():
+            if inspect.isfunction(one) and not name.startswith("_") and one.__module__ == loaded.__name__:
+                found.add(f"{module.name}.{name}")
+    return found
+
+
+def test_every_command_of_the_readme_exists():
+    shown = shown_commands(README)
+    assert shown, "README.md shows no command in a console or sh block"
+    assert {" ".join(words): wrong for words in shown if (wrong := wrong_words(words))} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("pricelab run --lab my_lab --force milk", []),
+        ("$ .venv/bin/pricelab study demo --seeds 10", []),
+        ("PRICELAB_HOME=lab pricelab check", []),
+        ("make test LAB=x", []),
+        ("pricelab fly", ["fly"]),
+        ("pricelab run --fast", ["--fast"]),
+        ("make coffee", ["coffee"]),
+    ],
+)
+def test_wrong_commands_are_found(line, wrong):
+    (words,) = shown_commands(f"```console\n{line}\n```\n")
+    assert wrong_words(words) == wrong
+
+
+def test_asset_table_of_the_readme_is_what_the_definitions_say():
+    found = docs_tables.between("assets", README)
+    assert found is not None, "README.md needs <!-- assets --> and <!-- /assets --> lines around its asset table"
+    assert found == docs_tables.asset_lines(), "Run `python -m tests.docs_tables`."
+
+
+def test_every_dependency_is_named_in_the_readme():
+    found = docs_tables.between("dependencies", README)
+    assert found is not None, "README.md needs <!-- dependencies --> and <!-- /dependencies --> lines around its table"
+    named = {name for line in found for name in re.findall(r"[A-Za-z][A-Za-z0-9_-]*", line)}
+    assert [name for name in docs_tables.dependencies() if name not in named] == []
+
+
+def test_methods_registry_names_every_public_function_and_nothing_else():
+    assert METHODS.exists(), "science/METHODS.md is missing"
+    headings = re.findall(r"^## (\S+)$", METHODS.read_text(), re.MULTILINE)
+    assert sorted(set(headings)) == sorted(headings), "a heading stands twice"
+    assert set(headings) == science_functions()
+
+
+def test_science_functions_are_found():
+    assert {"hpte.estimate", "detrend.forecast", "clusters.partition"} <= science_functions()
+    assert not any(name.startswith("_") for name in science_functions())

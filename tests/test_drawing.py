@@ -1,0 +1,231 @@
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from pricelab_dagster.drawing import assignment_table, draw, imported_assignment
+from pricelab_dagster.engine import Engine
+from pricelab_dagster.lab import Experiment, LabError
+from pricelab_dagster.lake import shape
+from pricelab_dagster.models import assertions
+
+Make = Callable[..., Experiment]
+
+N = 40
+KINDS = ("time_bound", "random_days", "crossover")
+PERIODS = {"time_bound": 14, "random_days": 14, "crossover": 8}
+BLACKOUT = {"time_bound": [0, 1], "random_days": [], "crossover": [0, 4]}
+
+
+def products() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "product_id": [f"p{i:02d}" for i in range(N)],
+            "category": ["BREAD", "MILK"] * (N // 2),
+            "units_per_day": [float((7 * i) % N + 1) for i in range(N)],
+        }
+    )
+
+
+CLUSTERS = {f"p{i:02d}": f"p{i - i % 3:02d}" for i in range(N)}
+
+
+def drawn_table(
+    experiment: Experiment, *, seed: int = 7, rows: pd.DataFrame | None = None, grain: Any = "day"
+) -> pa.Table:
+    scope = products() if rows is None else rows
+    drawn = draw(experiment, grain, scope, CLUSTERS, rng=np.random.default_rng(seed))
+    return shape("experiment.assignments", assignment_table(drawn, experiment))
+
+
+def grid(table: pa.Table, column: str) -> pd.DataFrame:
+    return table.to_pandas().pivot(index="product_id", columns="date", values=column)
+
+
+@pytest.mark.parametrize("unit", ["product", "cluster"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_draw_passes_the_assertions_of_its_table(make_experiment: Make, kind: str, unit: str) -> None:
+    experiment = make_experiment(kind, assignment={"unit": unit})
+    rows = drawn_table(experiment)
+    parameters = {"start": experiment.start, "end": experiment.end("day")}
+    judged = [one for one in assertions() if one.dependencies == ("experiment.assignments",)]
+    assert len(judged) == 4
+    for one in judged:
+        found = Engine().sql(one.query, tables={"experiment.assignments": rows}, parameters=parameters)
+        assert found.num_rows == 0, one.name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_draw_has_one_row_for_each_product_and_period(make_experiment: Make, kind: str) -> None:
+    rows = drawn_table(make_experiment(kind))
+    assert rows.num_rows == N * PERIODS[kind]
+    assert set(rows["arm"].to_pylist()) == {"control", "treatment"}
+    assert set(rows["probability"].to_pylist()) == {0.5}
+    assert rows["unit_id"] == rows["product_id"]
+    assert rows["date"].to_pylist()[: PERIODS[kind]] == [date(2024, 1, 8 + day) for day in range(PERIODS[kind])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_blackout_leaves_out_the_data_and_keeps_the_price(make_experiment: Make, kind: str) -> None:
+    rows = drawn_table(make_experiment(kind))
+    in_analysis, arm = grid(rows, "in_analysis").to_numpy(dtype=bool), grid(rows, "arm")
+    left_out = [period for period in range(PERIODS[kind]) if not in_analysis[:, period].any()]
+    assert left_out == BLACKOUT[kind]
+    assert in_analysis.sum() == N * (PERIODS[kind] - len(left_out))
+    for period in left_out:
+        assert arm.iloc[:, period].equals(arm.iloc[:, period + 1].set_axis(arm.index))
+
+
+def test_time_bound_treats_half_of_each_category_from_the_start_to_the_end(make_experiment: Make) -> None:
+    arm = grid(drawn_table(make_experiment("time_bound")), "arm") == "treatment"
+    assert (arm.nunique(axis=1) == 1).all()
+    treated = arm.iloc[:, 0].to_numpy()
+    category = products()["category"].to_numpy()
+    assert [int(treated[category == name].sum()) for name in ("BREAD", "MILK")] == [N // 4, N // 4]
+
+
+def test_a_crossover_swaps_the_arms_at_its_second_phase(make_experiment: Make) -> None:
+    arm = (grid(drawn_table(make_experiment("crossover")), "arm") == "treatment").to_numpy()
+    assert (arm[:, :4] == arm[:, [0]]).all()
+    assert (arm[:, 4:] != arm[:, [0]]).all()
+    assert arm[:, 0].sum() == N // 2
+
+
+def test_random_days_give_each_product_every_weekday_once_in_each_arm(make_experiment: Make) -> None:
+    arm = (grid(drawn_table(make_experiment("random_days")), "arm") == "treatment").to_numpy()
+    assert (arm[:, :7] != arm[:, 7:]).all()
+    assert (arm.sum(axis=0) == N // 2).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_named_arm_and_its_share_stand_in_the_rows(make_experiment: Make, kind: str) -> None:
+    design = {"balance": "none"} if kind == "random_days" else {}
+    arms = [{"name": "cheaper", "price_multiplier": 0.9}]
+    rows = drawn_table(make_experiment(kind, design=design, treatment=arms, assignment={"share": 0.25}))
+    assert set(rows["arm"].to_pylist()) == {"control", "cheaper"}
+    share = np.mean([arm == "cheaper" for arm in rows["arm"].to_pylist()])
+    expected = set(rows["probability"].to_pylist())
+    if kind == "crossover":
+        assert expected == {0.25, 0.75}
+    else:
+        assert expected == {0.25}
+        assert 0.15 < share < 0.35
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_of_a_cluster_move_together(make_experiment: Make, kind: str) -> None:
+    rows = drawn_table(make_experiment(kind, assignment={"unit": "cluster"}))
+    assert dict(zip(rows["product_id"].to_pylist(), rows["unit_id"].to_pylist(), strict=True)) == CLUSTERS
+    arm = grid(rows, "arm")
+    for name in set(CLUSTERS.values()):
+        members = [product for product, cluster in CLUSTERS.items() if cluster == name]
+        assert (arm.loc[members].nunique() == 1).all()
+    first = arm.iloc[:, -1] == "treatment"
+    assert 0 < first.sum() < N
+
+
+@pytest.mark.parametrize("unit", ["product", "cluster"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_draws_the_same_and_another_seed_another(make_experiment: Make, kind: str, unit: str) -> None:
+    experiment = make_experiment(kind, assignment={"unit": unit})
+    assert drawn_table(experiment) == drawn_table(experiment)
+    assert drawn_table(experiment) != drawn_table(experiment, seed=8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_the_products_does_not_change_the_draw(make_experiment: Make, kind: str) -> None:
+    shuffled = products().sample(frac=1, random_state=1)
+    experiment = make_experiment(kind)
+    assert drawn_table(experiment, rows=shuffled) == drawn_table(experiment)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stop_cuts_the_rows_and_leaves_the_draw(make_experiment: Make, kind: str) -> None:
+    whole = drawn_table(make_experiment(kind))
+    stopped = drawn_table(make_experiment(kind, design={"stop": "2024-01-10", "stop_reason": "recall"}))
+    kept = [day <= date(2024, 1, 10) for day in whole["date"].to_pylist()]
+    assert stopped == whole.filter(pa.array(kept))
+    assert stopped.num_rows == 3 * N
+
+
+def test_a_weekly_lab_draws_weeks(make_experiment: Make) -> None:
+    dates = sorted(set(drawn_table(make_experiment("crossover"), grain="week")["date"].to_pylist()))
+    assert dates == [date(2024, 1, 8) + timedelta(weeks=week) for week in range(8)]
+
+
+@pytest.mark.parametrize("unit", ["product", "cluster"])
+def test_a_scope_that_is_too_small_is_an_error_of_the_file(make_experiment: Make, unit: str) -> None:
+    experiment = make_experiment(assignment={"unit": unit})
+    with pytest.raises(LabError, match=r"experiments/milk\.yaml.*number of units == [13]") as failure:
+        drawn_table(experiment, rows=products().head(3))
+    assert "Change scope or design." in str(failure.value)
+
+
+def test_a_triggered_design_is_not_drawn_by_the_calendar(make_experiment: Make) -> None:
+    design = {"kind": "triggered", "start": "2024-01-08", "duration": 7, "event": "rain", "horizon": "2024-02-01"}
+    experiment = Experiment.model_validate(make_experiment().model_dump() | {"design": design})
+    with pytest.raises(LabError, match=r"design\.kind"):
+        drawn_table(experiment)
+
+
+def imported(text: str) -> pd.DataFrame:
+    rows = [line.split() for line in text.strip().splitlines()]
+    frame = pd.DataFrame(rows, columns=["product_id", "date", "arm"])
+    return frame.assign(date=pd.to_datetime("2024-01-" + frame["date"]))
+
+
+IMPORTED = """
+    a 08 blackout
+    a 09 treatment
+    a 10 blackout
+    a 11 blackout
+    a 12 control
+    b 08 control
+    b 09 control
+"""
+
+
+def test_a_blackout_carries_the_arm_of_the_next_counted_day(make_experiment: Make) -> None:
+    rows = imported_assignment(imported(IMPORTED), make_experiment(), ["a", "b"])
+    assert rows["product_id"].to_pylist() == ["a"] * 5 + ["b"] * 2
+    assert rows["arm"].to_pylist() == ["treatment"] * 2 + ["control"] * 5
+    assert rows["in_analysis"].to_pylist() == [False, True, False, False, True, True, True]
+    assert rows["date"].to_pylist() == [date(2024, 1, day) for day in (8, 9, 10, 11, 12, 8, 9)]
+    assert rows["unit_id"] == rows["product_id"]
+    assert rows["probability"].null_count == 7
+    assert set(rows["experiment_id"].to_pylist()) == {"milk"}
+
+
+def test_the_order_of_imported_rows_does_not_matter(make_experiment: Make) -> None:
+    rows = imported(IMPORTED)
+    first = imported_assignment(rows, make_experiment(), ["a", "b"])
+    assert imported_assignment(rows.sample(frac=1, random_state=2), make_experiment(), ["b", "a"]) == first
+
+
+def test_a_blackout_does_not_borrow_the_arm_of_another_product(make_experiment: Make) -> None:
+    with pytest.raises(LabError, match=r"assignment\.source == 'blackout'.*product a ends in one"):
+        imported_assignment(imported("a 08 treatment\na 09 blackout\nb 08 control"), make_experiment(), ["a", "b"])
+
+
+def test_products_outside_the_scope_are_left_out(make_experiment: Make) -> None:
+    rows = imported_assignment(imported(IMPORTED), make_experiment(), ["b", "c"])
+    assert rows["product_id"].to_pylist() == ["b", "b"]
+    with pytest.raises(LabError, match="no product in scope"):
+        imported_assignment(imported(IMPORTED), make_experiment(), ["c"])
+
+
+def test_an_arm_with_another_name_is_refused_with_those_allowed(make_experiment: Make) -> None:
+    with pytest.raises(LabError, match=r"'treated'.*blackout, control, treatment"):
+        imported_assignment(imported("a 08 treated\nb 08 control"), make_experiment(), ["a", "b"])
+
+
+def test_imported_arms_may_be_named_in_the_file(make_experiment: Make) -> None:
+    experiment = make_experiment(treatment=[{"name": "cheaper", "price_multiplier": 0.9}])
+    rows = imported_assignment(imported("a 08 cheaper\nb 08 control"), experiment, ["a", "b"])
+    assert rows["arm"].to_pylist() == ["cheaper", "control"]
+    with pytest.raises(LabError, match="'treatment'"):
+        imported_assignment(imported("a 08 treatment"), experiment, ["a"])
