@@ -84,12 +84,17 @@ def imported_assignment(rows: pd.DataFrame, experiment: Experiment, scope: Seque
 
     Raises
     ------
-    LabError : when an arm has another name, a product is outside the scope, or a blackout has no day after it.
+    LabError : when a cell is empty, an arm has another name, no product is in the scope, or a blackout has no day after
+        it. Rows of products outside the scope are left out; the caller counts them.
     """
     names = {CONTROL, BLACKOUT, *(arm.name for arm in experiment.arms)}
+    allowed = f"product_id, date and an arm among {', '.join(sorted(names))} in every row"
+    empty = rows[["product_id", "date", "arm"]].isna().any(axis=1)
+    if empty.any():
+        found = f"{int(empty.sum())} rows with an empty cell"
+        raise LabError(experiment.file, "assignment.source", found, allowed, "Fill or remove these rows.")
     unknown = sorted(set(rows["arm"]) - names)
     if unknown:
-        allowed = f"product_id, date and an arm among {', '.join(sorted(names))}"
         raise LabError(experiment.file, "assignment.source", unknown[0], allowed, "Rename the arm in that file.")
     rows = rows[rows["product_id"].isin(set(scope))].sort_values(["product_id", "date"])
     if rows.empty:

@@ -200,7 +200,7 @@ def read_trimmed(one: Panel, detrended: pa.Table, rows: pa.Table) -> list[Trimme
                     placebo=np.array(part["placebo_differences"].tolist(), dtype=float),
                     product_scale=s,
                     kept=part["kept"].to_numpy(dtype=bool),
-                    reason=part["reason"].to_numpy(dtype=object),
+                    reason=part["reason"].astype(object).where(part["reason"].notna(), None).to_numpy(),
                     residual=(observed - predicted) / s[:, None],
                     outcome=observed / s[:, None],
                 )

@@ -59,9 +59,19 @@ def placebo(rows: pa.Table, edges: pa.Table, *, season: int, rng: np.random.Gene
     """Return how often pairs of different categories, which cannot be substitutes, look like edges."""
     product_id, units, price = _grids(rows)
     category = dict(zip(rows["product_id"].to_pylist(), rows["category"].to_pylist(), strict=True))
-    scale = substitutes.null_scale(to_pandas(edges)["z"].dropna().to_numpy(dtype=float))
     labels = np.array([category[product] for product in product_id], dtype=object)
-    return substitutes.placebo_rate(product_id, units, price, labels, scale=scale, season=season, rng=rng)
+    return substitutes.placebo_rate(product_id, units, price, labels, scale=_null_scale(edges), season=season, rng=rng)
+
+
+def _null_scale(edges: pa.Table) -> float:
+    """Return what the z of finished edges was divided by, from the pairs that are known in both directions."""
+    frame = to_pandas(edges)
+    t = (frame["effect"] / frame["se"]).set_axis(pd.MultiIndex.from_frame(frame[["product_id", "on_price_of"]]))
+    back = t.swaplevel().reindex(t.index).to_numpy(dtype=float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = (t.to_numpy(dtype=float) + back) / np.sqrt(2) / frame["z"].to_numpy(dtype=float)
+    known = ratio[np.isfinite(ratio)]
+    return float(np.median(known)) if len(known) else 1.0
 
 
 def edges_of(bench: Workbench, rows: pa.Table, features: pd.DataFrame) -> pa.Table:

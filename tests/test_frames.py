@@ -201,7 +201,6 @@ def test_first_differences_come_back_as_they_were_stored(make_experiment: Make, 
         assert [text for text in read.reason if isinstance(text, str)] == wanted.reason.tolist()[1:]
 
 
-@pytest.mark.xfail(strict=True, reason="an absent reason comes back as nan")
 def test_an_absent_reason_comes_back_as_none(make_experiment: Make, panel: Callable[..., Panel]) -> None:
     one, experiment = panel(), make_experiment()
     predicted = {metric: np.zeros((3, 8)) for metric in one.observed}

@@ -190,7 +190,6 @@ def test_placebo_pairs_are_of_different_categories_and_seldom_look_like_edges() 
     assert found.rate < 0.3  # 24 pairs at a nominal one in twenty: eight or more have a chance below 1e-4
 
 
-@pytest.mark.xfail(strict=True, reason="z of finished edges is already scaled, so the placebo pairs are not")
 def test_placebo_pairs_are_divided_by_the_scale_of_the_real_edges() -> None:
     rows = simulated(6, ar=0.9)
     raw = raw_edges(rows)

@@ -98,17 +98,31 @@ bounded as (
 guarded as (
     select
         *,
+        least(highest_change, highest) as upper_bound,
+        least(greatest(lowest_change, lowest_margin, lowest), highest) as lower_bound,
         -- least and greatest pass over nulls, so a guard alone would invent a price where none is wanted
         case
-            when wanted_price is not null then round(
-                least(
-                    greatest(least(greatest(wanted_price, lowest_change), highest_change), lowest_margin, lowest),
-                    highest
-                ),
-                $decimals
+            when wanted_price is not null then least(
+                greatest(least(greatest(wanted_price, lowest_change), highest_change), lowest_margin, lowest),
+                highest
             )
-        end as guarded_price
+        end as exact_price,
+        power(10, $decimals) as steps
     from bounded
+),
+
+-- rounding may carry a price over a bound by half a step: then it goes to the step inside
+rounded as (
+    select
+        *,
+        case
+            when round(exact_price, $decimals) > upper_bound and exact_price <= upper_bound
+                then floor(exact_price * steps + 1e-6) / steps
+            when round(exact_price, $decimals) < lower_bound and exact_price >= lower_bound
+                then ceil(exact_price * steps - 1e-6) / steps
+            else round(exact_price, $decimals)
+        end as guarded_price
+    from guarded
 ),
 
 noted as (
@@ -125,7 +139,7 @@ noted as (
             when wanted_price < lowest_margin then 'guard: minimum margin'
             when wanted_price < lowest_change or wanted_price > highest_change then 'guard: maximum change'
         end as note
-    from guarded
+    from rounded
 )
 
 select

@@ -56,6 +56,17 @@ all_sales as (
     from judged
 ),
 
+cost_not_finite as (
+    select
+        'cost is not finite' as rule,
+        'sales' as source,
+        count(*) as rows_found,
+        count(*) as rows_kept,
+        'cost ignored' as action
+    from sales
+    where cost is not null and not (cost > cast('-infinity' as double) and cost < cast('infinity' as double))
+),
+
 products as (
     select
         product_id,
@@ -133,6 +144,8 @@ every_rule as (
     select * from left_out
     union all
     select * from all_sales
+    union all
+    select * from cost_not_finite
     union all
     select * from products_repeated
     union all

@@ -10,7 +10,7 @@ usable as (
         cast(date as date) as date,
         units,
         price,
-        cost
+        case when cost > cast('-infinity' as double) and cost < cast('infinity' as double) then cost end as cost
     from sales
     where
         product_id is not null

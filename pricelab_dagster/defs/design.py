@@ -37,9 +37,12 @@ def assignments(stage: Stage) -> Output:
         return Output(rows, facts={**stored, **facts}, metadata={"mechanism": str(stored["mechanism"]), "frozen": True})
     features = stage.read(FEATURES)
     scope = bench.scope(experiment, features)
+    outside = 0
     if experiment.assignment.source is not None:
-        rows = drawing.imported_assignment(frames.to_pandas(bench.imported_rows(experiment)), experiment, scope)
+        given = frames.to_pandas(bench.imported_rows(experiment))
+        rows = drawing.imported_assignment(given, experiment, scope)
         mechanism = f"imported from {experiment.assignment.source}"
+        outside = len(given) - rows.num_rows
     else:
         products = frames.to_pandas(features)
         products = products[products["product_id"].isin(set(scope))].sort_values("product_id")
@@ -49,6 +52,7 @@ def assignments(stage: Stage) -> Output:
         drawn = drawing.draw(experiment, bench.grain, products, clusters, rng=stage.rng("assignments"))
         rows, mechanism = drawing.assignment_table(drawn, experiment), drawn.mechanism
     metadata = {"mechanism": mechanism, "products": len(scope), "seed": experiment.assignment.seed, "frozen": False}
+    metadata |= {"imported_rows_outside_scope": outside} if outside else {}
     return Output(rows, facts={**facts, "mechanism": mechanism}, metadata={**metadata, "cells_by_arm": _by_arm(rows)})
 
 

@@ -162,9 +162,23 @@ def test_data_quality_counts_each_row_of_the_sales_under_one_rule(run: Run, chec
         price is missing           | 1          | 0         | left out
         price is not finite        | 2          | 0         | left out
         price is negative          | 1          | 0         | left out
+        cost is not finite         | 0          | 0         | cost ignored
         all rows                   | 15         | 3         | added up by product and period
         """,
     )
+
+
+def test_a_cost_that_is_not_finite_is_counted_and_ignored(run: Run, check: Check) -> None:
+    sales = """
+        product_id | date       | units | price | cost
+        a          | 2024-01-01 | 2     | 3     | 1
+        a          | 2024-01-01 | 2     | 3     | inf
+        b          | 2024-01-01 | 1     | 3     | nan
+    """
+    rows = run("intermediate.int_data_quality", {"source.sales": sales}).to_pylist()
+    found = next(row for row in rows if row["rule"] == "cost is not finite")
+    assert (found["rows_found"], found["rows_kept"]) == (2, 2)
+    check(run("staging.stg_sales", {"source.sales": sales}), "product_id | units | cost\na | 4 | 1\nb | 1 |")
 
 
 def test_data_quality_reconciles_with_itself_and_with_the_staged_sales(run: Run, check: Check, table: Read) -> None:
@@ -210,5 +224,5 @@ def test_data_quality_of_the_other_sources(run: Run, check: Check) -> None:
 
 def test_data_quality_of_a_lab_without_rows_finds_nothing(run: Run) -> None:
     rows = run("intermediate.int_data_quality", {}).to_pylist()
-    assert len(rows) == 14
+    assert len(rows) == 15
     assert {(row["rows_found"], row["rows_kept"]) for row in rows} == {(0, 0)}

@@ -84,6 +84,8 @@ def test_the_incumbent_source_holds_from_its_date_on(run: Run, check: Check) -> 
         (1.1, {"decimals": 0}, 4.0, None),
         (1.13, {"max_change": 0.13}, 4.52, None),
         (1.0, {"ceiling": 3.0}, 3.0, "guard: ceiling"),
+        (0.5, {"max_change": 0.14, "decimals": 1}, 3.5, "guard: maximum change"),
+        (1.5, {"ceiling": 4.47, "decimals": 1}, 4.4, "guard: ceiling"),
     ],
 )
 def test_the_guard_bounds_the_wanted_price_and_says_so(
