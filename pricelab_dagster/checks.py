@@ -21,6 +21,7 @@ def run(
     plan: pd.DataFrame,
     days: pd.DataFrame,
     effects: pd.DataFrame,
+    drawn_as_of: str,
     rng: np.random.Generator,
 ) -> list[Diagnostic]:
     """Return the checks of an experiment, in a fixed order.
@@ -31,8 +32,9 @@ def run(
     plan : experiment.price_plan of the experiment.
     days : int_product_days of its products since the start.
     effects : experiment.effects of the experiment.
+    drawn_as_of : last date in sales when the assignment was made.
     """
-    found = [_plan_kept(plan, days), diagnostics.one_price(plan)]
+    found = [_plan_kept(plan, days), diagnostics.one_price(plan), _drawn_in_time(experiment, drawn_as_of)]
     if panel.kind == "random_days":
         found += list(_random_days(panel, trimmed[0]))
     else:
@@ -60,6 +62,19 @@ def _random_days(panel: Panel, primary: Trimmed) -> Iterator[Diagnostic]:
     yield diagnostics.carryover(primary.residual, panel.arm, panel.in_analysis, units=panel.unit_id)
     if panel.grain == "day":
         yield diagnostics.cell_balance(panel.arm, panel.date, in_analysis=panel.analysed(primary.residual))
+
+
+def _drawn_in_time(experiment: Experiment, drawn_as_of: str) -> Diagnostic:
+    """Return whether the arms were fixed before the start; an assignment that was imported later cannot be."""
+    name, nothing = "drawn_before_start", float("nan")
+    if drawn_as_of < experiment.start.isoformat():
+        message = f"The arms were fixed with sales through {drawn_as_of}, before the start on {experiment.start}."
+        return Diagnostic(name, "passed", nothing, nothing, nothing, message)
+    message = (
+        f"The arms were fixed with sales through {drawn_as_of}, after the start on {experiment.start}: the effect "
+        "means something only if the prices followed the same arms; see price_compliance."
+    )
+    return Diagnostic(name, "informational", nothing, nothing, nothing, message)
 
 
 def _plan_kept(plan: pd.DataFrame, days: pd.DataFrame) -> Diagnostic:

@@ -64,11 +64,11 @@ class Engine:
         tree = single_select(query)
         named = {node.name for node in tree.find_all(exp.Parameter, exp.Placeholder)}
         bound = {key: value for key, value in (parameters or {}).items() if key in named}
-        with self._connection(tables or {}, files) as connection:
-            try:
+        try:
+            with self._connection(tables or {}, files) as connection:
                 return connection.sql(query, params=bound or None).to_arrow_table()
-            except duckdb.Error as error:
-                raise EngineError(one_line(error)) from error
+        except duckdb.Error as error:
+            raise EngineError(one_line(error)) from error
 
     def by_group(
         self, table: pa.Table, key: str, function: Callable[[pa.Table], pa.Table], *, schema: pa.Schema

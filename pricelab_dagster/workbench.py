@@ -123,12 +123,20 @@ class Workbench:
 
     def is_final(self, experiment: Experiment) -> bool:
         """Return whether effects were computed with sales through the experiment's end and its present design."""
-        facts = self.lake.metadata("experiment.effects", experiment.id)
-        return (
-            self.status(experiment) is Status.CONCLUDED
-            and facts.get("through") == self.window(experiment).end.isoformat()
-            and self.lake.exists("experiment.diagnostics", experiment.id)
+        return self.status(experiment) is Status.CONCLUDED and self.is_current(experiment)
+
+    def is_current(self, experiment: Experiment) -> bool:
+        """Return whether the lake shows the experiment's present state: its plan, or its effects so far."""
+        stored = self.lake.metadata(ASSIGNMENTS, experiment.id)
+        same = stored.get("design") == experiment.design_dict() and stored.get("end") == str(
+            self.window(experiment).end
         )
+        if self.status(experiment) is Status.PLANNED:
+            return same and self.lake.exists("experiment.price_plan", experiment.id)
+        through = self.lake.metadata("experiment.effects", experiment.id).get("through")
+        reached = min(self.window(experiment).end, self.as_of or date.max)
+        done = self.lake.exists("experiment.diagnostics", experiment.id)
+        return same and done and through == reached.isoformat()
 
     def rng(self, experiment: Experiment, stage: str) -> np.random.Generator:
         """Return the generator of one stage: the same lab and seed give the same draws."""
@@ -187,14 +195,19 @@ class Workbench:
         ------
         LabError : when the condition does not bind to the features' columns.
         """
-        query = f"select product_id from intermediate.int_product_features where {experiment.scope.where}"
+        condition = experiment.scope.where
+        query = f"select product_id, ({condition}) as inside from intermediate.int_product_features"
+        columns = ", ".join(name for name in features.schema.names if name != "experiment_id")
+        allowed = "an SQL condition over what is known of products before the start"
         try:
             rows = self.engine.sql(query, tables={FEATURES: features})
         except EngineError as error:
-            columns = ", ".join(name for name in features.schema.names if name != "experiment_id")
-            found, allowed = f"{experiment.scope.where}: {error}", f"SQL over the columns {columns}"
-            raise LabError(experiment.file, "scope.where", found, allowed, "Correct it.") from error
-        return sorted(rows["product_id"].to_pylist())
+            remedy = f"{error} The columns are {columns}."
+            raise LabError(experiment.file, "scope.where", condition, allowed, remedy) from error
+        if not pa.types.is_boolean(rows.schema.field("inside").type):
+            remedy = f"It gives {rows.schema.field('inside').type}; compare it with a value."
+            raise LabError(experiment.file, "scope.where", condition, allowed, remedy)
+        return sorted(rows.filter(rows["inside"])["product_id"].to_pylist())
 
     def refuse_unsupported(self, experiment: Experiment) -> None:
         """Refuse keys that validate but whose work this version does not do.
@@ -299,8 +312,17 @@ class Workbench:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def frozen_assignment(self, experiment: Experiment) -> pa.Table:
-        """Return the assignment that was drawn before the start, up to a stop."""
-        rows = self.lake.read(ASSIGNMENTS, experiment.id)
+        """Return the assignment that was drawn before the start, up to a stop.
+
+        Raises
+        ------
+        LabError : when the end lies after the one that the assignment was cut to by an earlier stop.
+        """
+        rows, end = self.lake.read(ASSIGNMENTS, experiment.id), self.window(experiment).end
+        stored = str(self.lake.metadata(ASSIGNMENTS, experiment.id)["end"])
+        if end.isoformat() > stored:
+            allowed = f"{stored} or earlier: the experiment was stopped then"
+            raise LabError(experiment.file, "design.stop", experiment.design.stop, allowed, "Put the stop back.")
         return rows.filter(pc.less_equal(rows["date"], pa.scalar(self.window(experiment).end)))
 
     def imported_rows(self, experiment: Experiment) -> pa.Table:

@@ -396,3 +396,10 @@ def test_no_file_appears_in_the_working_directory(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     Engine().sql("select count(*) from range(100000)")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_view_that_does_not_bind_is_an_engine_error_of_one_line() -> None:
+    broken = View("select nope from (select 1 as a)")
+    with pytest.raises(EngineError, match="nope") as error:
+        Engine().sql("select * from source.x", tables={"source.x": broken})
+    assert "\n" not in str(error.value)

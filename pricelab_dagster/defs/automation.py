@@ -11,7 +11,7 @@ from pricelab_dagster.defs.partitions import EXPERIMENTS
 from pricelab_dagster.defs.resources import LabResource
 from pricelab_dagster.lab import LabError
 from pricelab_dagster.lab.config import Schedule
-from pricelab_dagster.lifecycle import Status
+from pricelab_dagster.lab.sources import CONFIG_FILE
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import Workbench
 
@@ -56,7 +56,8 @@ def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.Sen
         context.log.error(str(broken))
     known = set(context.instance.get_dynamic_partitions("experiment"))
     new = [name for name in bench.lab.experiments if name not in known]
-    requests = [dg.RunRequest(run_key="first refresh", job_name=refresh.name)] if bench.as_of is None else []
+    written = (bench.lab.root / CONFIG_FILE).stat().st_mtime_ns
+    requests = [dg.RunRequest(run_key=f"first refresh:{written}", job_name=refresh.name)] if bench.as_of is None else []
     if bench.as_of is not None:
         requests = [
             dg.RunRequest(run_key=key, job_name=experiment.name, partition_key=name)
@@ -70,16 +71,15 @@ def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.Sen
 def due_runs(bench: Workbench) -> dict[str, str]:
     """Return by experiment the key of the run that its present state asks for; one key is run once.
 
-    Planned: once for each design. Running: once for each design and last date in sales. Concluded: once, unless its
-    effects already reach the end.
+    An experiment is due while its tables do not show its present state. The key names state and staged sales, so that
+    a run that failed is asked for again once the design or the sales have changed, and not before.
     """
-    due = {}
-    for name, one in bench.lab.experiments.items():
-        status = bench.status(one)
-        if not bench.is_final(one):
-            state = f"running:{bench.as_of}" if status is Status.RUNNING else str(status)
-            due[name] = f"{name}:{one.fingerprint()[:16]}:{bench.window(one).end}:{state}"
-    return due
+    staged = bench.lake.path("staging.stg_sales").stat().st_mtime_ns
+    return {
+        name: f"{name}:{one.fingerprint()[:16]}:{bench.window(one).end}:{bench.status(one)}:{staged}"
+        for name, one in bench.lab.experiments.items()
+        if not bench.is_current(one)
+    }
 
 
 def _lab_schedule() -> tuple[str, str]:

@@ -53,7 +53,8 @@ def assignments(stage: Stage) -> Output:
         rows, mechanism = drawing.assignment_table(drawn, experiment), drawn.mechanism
     metadata = {"mechanism": mechanism, "products": len(scope), "seed": experiment.assignment.seed, "frozen": False}
     metadata |= {"imported_rows_outside_scope": outside} if outside else {}
-    return Output(rows, facts={**facts, "mechanism": mechanism}, metadata={**metadata, "cells_by_arm": _by_arm(rows)})
+    facts |= {"mechanism": mechanism, "drawn_as_of": str(bench.as_of)}
+    return Output(rows, facts=facts, metadata={**metadata, "cells_by_arm": _by_arm(rows)})
 
 
 def _by_arm(rows: pa.Table) -> dict[str, int]:

@@ -65,6 +65,7 @@ def diagnostics(stage: Stage) -> Output:
             stage.bench.days(list(one.product_id), since=stage.experiment.start, through=one.date[-1].item())
         ),
         effects=frames.to_pandas(stage.read(EFFECTS)),
+        drawn_as_of=str(stage.bench.lake.metadata(ASSIGNMENTS, stage.experiment.id).get("drawn_as_of")),
         rng=stage.rng("diagnostics"),
     )
     failed = [check.check_name for check in found if check.status == "failed"]

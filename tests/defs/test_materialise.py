@@ -1,9 +1,11 @@
+import re
+
 import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pricelab_dagster import audit
+from pricelab_dagster import audit, validate
 from pricelab_dagster.lab import LabError
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import Workbench
@@ -271,3 +273,27 @@ def test_experiment_whose_data_break_an_assertion_fails_alone(copied, runner):
     tiny_lab.succeeded([work.publish()])
     plans = read(copied, "marts.fct_price_plan").groupby("experiment_id").size()
     assert plans["later"] == plans["good"] == len(rows)
+
+
+def test_a_stop_that_was_carried_out_cannot_be_taken_back(copied):
+    path = copied / "experiments" / "stopped.yaml"
+    text = path.read_text()
+    path.write_text(text.replace(", stop: 2024-04-10, stop_reason: out of tea", ""))
+    assert path.read_text() != text
+    bench = Workbench.open(copied)
+    with pytest.raises(LabError, match=r"design.stop .* 2024-04-10 or earlier"):
+        bench.frozen_assignment(bench.experiment("stopped"))
+
+
+def test_scope_that_is_no_condition_is_refused_before_anything_is_written(copied):
+    path = copied / "experiments" / "later.yaml"
+    path.write_text(re.sub(r"scope:.*", "scope: {where: category}", path.read_text()))
+    bench = Workbench.open(copied)
+    calendar = validate.check_sources(bench)
+    with pytest.raises(LabError, match=r"scope.where == 'category', must be an SQL condition .*string"):
+        validate.check_experiment(bench, bench.experiment("later"), calendar)
+
+
+def test_arms_that_were_fixed_before_the_start_pass_their_check(played):
+    found = read(played, "experiment.diagnostics", "cut").set_index("check_name")["status"]
+    assert found["drawn_before_start"] == "passed"
