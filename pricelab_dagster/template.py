@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pricelab_dagster import drawing, frames
+from pricelab_dagster import drawing, frames, scope
 from pricelab_dagster.lab import Experiment, LabError, write_schemas
 from pricelab_dagster.models import models
 from pricelab_dagster.science import market
@@ -89,7 +89,7 @@ def _draw(bench: Workbench, experiment: Experiment) -> drawing.designs.Assignmen
         staged = staged.with_table(name, rows)
     features = staged.in_memory[FEATURES]
     products = frames.to_pandas(features)
-    products = products[products["product_id"].isin(set(bench.scope(experiment, features)))]
+    products = products[products["product_id"].isin(set(scope.products(bench, experiment, features)))]
     return drawing.draw(
         experiment, bench.grain, products.sort_values("product_id"), {}, rng=bench.rng(experiment, "assignments")
     )

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pyarrow as pa
 
+from pricelab_dagster import scope
 from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import Experiment, LabError, Source, unknown_column_error
 from pricelab_dagster.lab.config import ProductsSource
@@ -109,7 +110,7 @@ def check_experiment(bench: Workbench, experiment: Experiment, calendar: Calenda
         allowed = "a Monday, because the lab's weeks are labelled by their Monday"
         raise LabError(experiment.file, "design.start", experiment.start, allowed, "Give the Monday of the first week.")
     if experiment.scope.where:
-        bench.scope_query(experiment, _empty_features(bench))
+        scope.matching(bench, experiment, _empty_features(bench))
     bench.refuse_changed_design(experiment)
 
 

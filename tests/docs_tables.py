@@ -2,7 +2,12 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+
+import click
+
+from pricelab_dagster.cli import main as main_command
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -17,6 +22,25 @@ def asset_lines() -> list[str]:
         partitioned = "by experiment" if spec.partitions_def is not None else ""
         lines.append(f"| `{'.'.join(spec.key.path)}` | {partitioned} | {one_row(spec.description or '')} |")
     return lines
+
+
+def command_lines() -> list[str]:
+    """Return the table of commands: each with its arguments and the first sentence of its help."""
+    lines = ["| command | does |", "|---|---|"]
+    for path, command in _commands(main_command, "pricelab"):
+        arguments = " ".join(
+            param.metavar or param.name.upper() for param in command.params if param.param_type_name == "argument"
+        )
+        lines.append(f"| `{f'{path} {arguments}'.strip()}` | {command.get_short_help_str(limit=200)} |")
+    return lines
+
+
+def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
 
 
 def order(name: str) -> tuple[int, str]:
@@ -43,14 +67,19 @@ def dependencies() -> list[str]:
     return [re.split(r"[<>=!~\[ ;]", line)[0] for line in project["dependencies"]]
 
 
+TABLES = {"assets": asset_lines, "commands": command_lines}
+
+
 def main() -> None:
-    """Write the asset table between its markers in README.md."""
+    """Write the tables between their markers in README.md."""
     text = README.read_text()
-    if between("assets", text) is None:
-        raise SystemExit("README.md has no <!-- assets --> and <!-- /assets --> lines. Add them where the table goes.")
-    table = "\n".join(asset_lines())
-    marked = re.compile(r"(<!-- assets -->\n).*?(<!-- /assets -->)", re.DOTALL)
-    README.write_text(marked.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text))
+    for name, make in TABLES.items():
+        if between(name, text) is None:
+            raise SystemExit(f"README.md has no <!-- {name} --> and <!-- /{name} --> lines. Add them where it goes.")
+        table = "\n".join(make())
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = marked.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    README.write_text(text)
 
 
 if __name__ == "__main__":

@@ -81,10 +81,11 @@ def test_wrong_commands_are_found(line, wrong):
     assert wrong_words(words) == wrong
 
 
-def test_asset_table_of_the_readme_is_what_the_definitions_say():
-    found = docs_tables.between("assets", README)
-    assert found is not None, "README.md needs <!-- assets --> and <!-- /assets --> lines around its asset table"
-    assert found == docs_tables.asset_lines(), "Run `python -m tests.docs_tables`."
+@pytest.mark.parametrize("name", list(docs_tables.TABLES))
+def test_tables_of_the_readme_are_what_the_code_says(name):
+    found = docs_tables.between(name, README)
+    assert found is not None, f"README.md needs <!-- {name} --> and <!-- /{name} --> lines around its table"
+    assert found == docs_tables.TABLES[name](), "Run `python -m tests.docs_tables`."
 
 
 def test_every_dependency_is_named_in_the_readme():

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from pricelab_dagster import scope
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
 from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.tables import TABLES
@@ -36,22 +37,22 @@ def assignments(stage: Stage) -> Output:
         rows = bench.frozen_assignment(experiment)
         return Output(rows, facts={**stored, **facts}, metadata={"mechanism": str(stored["mechanism"]), "frozen": True})
     features = stage.read(FEATURES)
-    scope = bench.scope(experiment, features)
+    covered = scope.products(bench, experiment, features)
     outside = 0
     if experiment.assignment.source is not None:
         given = frames.to_pandas(bench.imported_rows(experiment))
-        rows = drawing.imported_assignment(given, experiment, scope)
+        rows = drawing.imported_assignment(given, experiment, covered)
         mechanism = f"imported from {experiment.assignment.source}"
         outside = len(given) - rows.num_rows
     else:
         products = frames.to_pandas(features)
-        products = products[products["product_id"].isin(set(scope))].sort_values("product_id")
+        products = products[products["product_id"].isin(set(covered))].sort_values("product_id")
         clusters = dict(
             zip(*(stage.read(CLUSTERS)[name].to_pylist() for name in ("product_id", "cluster_id")), strict=True)
         )
         drawn = drawing.draw(experiment, bench.grain, products, clusters, rng=stage.rng("assignments"))
         rows, mechanism = drawing.assignment_table(drawn, experiment), drawn.mechanism
-    metadata = {"mechanism": mechanism, "products": len(scope), "seed": experiment.assignment.seed, "frozen": False}
+    metadata = {"mechanism": mechanism, "products": len(covered), "seed": experiment.assignment.seed, "frozen": False}
     metadata |= {"imported_rows_outside_scope": outside} if outside else {}
     facts |= {"mechanism": mechanism, "drawn_as_of": str(bench.as_of)}
     return Output(rows, facts=facts, metadata={**metadata, "cells_by_arm": _by_arm(rows)})

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pricelab_dagster import scope
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset, shared_output
 from pricelab_dagster.tables import TABLES
 
@@ -25,7 +26,7 @@ def substitute_edges(stage: Stage) -> Output:
 
     bench, experiment = stage.bench, stage.experiment
     features = frames.to_pandas(stage.read(FEATURES))
-    touched = graphs.categories(features, bench.scope(experiment, stage.read(FEATURES)))
+    touched = graphs.categories(features, scope.products(bench, experiment, stage.read(FEATURES)))
     key = bench.shared_key(experiment, reads=[FEATURES], scope=touched)
 
     inside = features[features["category"].isin(set(touched))]
@@ -45,13 +46,13 @@ def product_clusters(stage: Stage) -> Output:
     from pricelab_dagster import frames, graphs
 
     bench, experiment = stage.bench, stage.experiment
-    scope = bench.scope(experiment, stage.read(FEATURES))
-    key = bench.shared_key(experiment, reads=[EDGES], scope=scope)
+    covered = scope.products(bench, experiment, stage.read(FEATURES))
+    key = bench.shared_key(experiment, reads=[EDGES], scope=covered)
     output = shared_output(
         stage,
         CLUSTERS,
         key,
-        lambda: graphs.cluster(stage.read(EDGES), scope, max_size=graphs.MAX_CLUSTER_SIZE, seed=int(key[:8], 16)),
+        lambda: graphs.cluster(stage.read(EDGES), covered, max_size=graphs.MAX_CLUSTER_SIZE, seed=int(key[:8], 16)),
     )
     sizes = frames.to_pandas(output.rows)["cluster_id"].value_counts()
     metadata = {"clusters": len(sizes), "largest_cluster": int(sizes.max()), "alone": int((sizes == 1).sum())}

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy import stats
 
-from pricelab_dagster import drawing, frames, graphs
+from pricelab_dagster import drawing, frames, graphs, scope
 from pricelab_dagster.demo import data, play, world
 from pricelab_dagster.lab import Experiment
 from pricelab_dagster.models import models
@@ -170,12 +170,12 @@ def _setting(
     bench: Workbench, experiment: Experiment, untreated: data.UntreatedWorld, elasticity: pd.Series
 ) -> Setting:
     features = bench.run_model(models()[FEATURES], experiment)
-    scope = bench.scope(experiment, features)
+    covered = scope.products(bench, experiment, features)
     described = frames.to_pandas(features).sort_values("product_id")
-    products = described[described["product_id"].isin(set(scope))].reset_index(drop=True)
+    products = described[described["product_id"].isin(set(covered))].reset_index(drop=True)
     clusters: dict[str, str] = {}
     if experiment.assignment.unit == "cluster":
-        rows = graphs.scope_clusters(bench, experiment, described, scope)
+        rows = graphs.scope_clusters(bench, experiment, described, covered)
         clusters = dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))
     drawn = drawing.draw(experiment, "day", products, clusters, rng=np.random.default_rng(0))
     assignments = frames.to_pandas(drawing.assignment_table(drawn, experiment))
@@ -186,9 +186,9 @@ def _setting(
         experiment=experiment,
         products=products,
         clusters=clusters,
-        sales=untreated.sales[untreated.sales["product_id"].isin(set(scope))],
+        sales=untreated.sales[untreated.sales["product_id"].isin(set(covered))],
         cells=cells,
-        incumbent=untreated.incumbent[untreated.incumbent["product_id"].isin(set(scope))],
+        incumbent=untreated.incumbent[untreated.incumbent["product_id"].isin(set(covered))],
         elasticity=elasticity,
         truth=dict(zip(planted["metric"], planted["truth"], strict=True)),
     )
