@@ -20,13 +20,14 @@ class Group(click.Group):
         """Run the command; wrong input exits 2, work that has not happened exits 1."""
         from pricelab_dagster.engine import EngineError
         from pricelab_dagster.lake import LakeError
+        from pricelab_dagster.runner import RunError
 
         try:
             return super().invoke(ctx)
         except (LabError, EngineError) as error:
             click.echo(f"pricelab: {error}", err=True)
             ctx.exit(WRONG_INPUT)
-        except LakeError as error:
+        except (LakeError, RunError) as error:
             click.echo(f"pricelab: {error}", err=True)
             ctx.exit(NOT_DONE)
 

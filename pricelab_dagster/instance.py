@@ -1,5 +1,6 @@
 """The Dagster instance of a lab, so that runs of the command are seen in the web UI."""
 
+import fcntl
 import os
 import sys
 from importlib.resources import files
@@ -28,7 +29,14 @@ def open_instance(lab_root: Path) -> "dg.DagsterInstance":
     home = prepare_home(lab_root)
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["PRICELAB_HOME"] = str(lab_root.resolve())
-    return dg.DagsterInstance.from_config(str(home))
+    # two processes that make the instance's databases at the same time stop each other with "table already exists"
+    with (home / ".opening").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        instance = dg.DagsterInstance.from_config(str(home))
+        instance.get_runs(limit=1)
+        instance.get_dynamic_partitions("experiment")
+        instance.all_instigator_state()
+    return instance
 
 
 if __name__ == "__main__":

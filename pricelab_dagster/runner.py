@@ -5,6 +5,7 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     import dagster as dg
 
 Progress = Callable[[str], None]
+
+
+class RunError(Exception):
+    """A run that failed where the work cannot go on without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,11 @@ class Runner:
         outcomes = []
         for name, future in futures.items():
             self._report(name)
-            outcomes.append(future.result())
+            try:
+                outcomes.append(future.result())
+            except BrokenProcessPool:
+                message = "Its process ended before the run did. Run it again; what was written before is still there."
+                outcomes.append(Outcome("experiment", name, "", False, message))
         return outcomes
 
     def publish(self) -> Outcome:

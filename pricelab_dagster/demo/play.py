@@ -25,17 +25,13 @@ COMPARED = ("experiment_id", "design", "metric", "scale", "effect", "ci_lower", 
 Progress = Callable[[str], None]
 
 
-class DemoError(Exception):
-    """A run of the demo that failed."""
-
-
 def run(lab_root: Path, report: Progress) -> pa.Table:
     """Build the demo lab, run its experiments and return their effects beside the planted truth.
 
     Raises
     ------
     LabError : when `lab_root` holds something that no demo wrote.
-    DemoError : when a run fails; the message names the step.
+    RunError : when a run fails; the message names the step.
     """
     _prepare(lab_root)
     report("reading Complete Journey")
@@ -156,4 +152,4 @@ def _run(work: runner.Runner, experiments: Sequence[Experiment]) -> None:
 def _finished(outcomes: Sequence[runner.Outcome]) -> None:
     for outcome in outcomes:
         if not outcome.succeeded:
-            raise DemoError(f"{outcome.experiment_id or outcome.job} failed. {outcome.message}")
+            raise runner.RunError(f"{outcome.experiment_id or outcome.job} failed. {outcome.message}")
