@@ -141,12 +141,12 @@ def run(lab_root: Path, ids: tuple[str, ...], workers: int, force: bool) -> None
     found = validate.check_files(bench, ids)
     for error in found.errors:
         show.note(f"pricelab: {error}")
-    if not found.valid:
-        sys.exit(WRONG_INPUT if found.errors else DONE)
+    if found.errors and not found.valid:
+        sys.exit(WRONG_INPUT)
     outcomes: list[runner.Outcome] = []
     skipped: list[str] = []
     with show.progress("run", total=len(found.valid) + 2) as report:
-        work = runner.Runner(lab_root, report, workers=min(workers, len(found.valid)))
+        work = runner.Runner(lab_root, report, workers=max(1, min(workers, len(found.valid))))
         try:
             outcomes.append(work.refresh())
             if outcomes[0].succeeded:

@@ -54,7 +54,9 @@ def draw(
             lengths = {"duration": design.duration, "block": design.block, "blackout": design.blackout}
             return designs.random_days(ids, design.start, **lengths, balance=design.balance, **common)
     except ValueError as error:
-        raise LabError(experiment.file, None, str(error).rstrip("."), "drawable", "Change scope or design.") from error
+        found, _, rest = str(error).partition(", must be ")
+        allowed, _, remedy = rest.partition(". ")
+        raise LabError(experiment.file, None, found, allowed or "drawable", remedy or "Change it.") from error
     raise LabError(
         experiment.file, "design.kind", design.kind, "a design that is drawn by the calendar", "Use another."
     )
@@ -79,7 +81,9 @@ def assignment_table(drawn: designs.Assignment, experiment: Experiment) -> pa.Ta
     )
 
 
-def imported_assignment(rows: pd.DataFrame, experiment: Experiment, scope: Sequence[str]) -> pa.Table:
+def imported_assignment(
+    rows: pd.DataFrame, experiment: Experiment, scope: Sequence[str], *, period_days: int = 1
+) -> pa.Table:
     """Return an assignment that was drawn elsewhere; a blackout row carries the arm of the product's next counted day.
 
     Raises
@@ -106,6 +110,7 @@ def imported_assignment(rows: pd.DataFrame, experiment: Experiment, scope: Seque
         product = rows["product_id"][arm.isna()].iloc[0]
         allowed = f"closed by a counted day after each blackout, and product {product} ends in one"
         raise LabError(experiment.file, "assignment.source", BLACKOUT, allowed, "Add the day that follows it.")
+    _check_follows_design(experiment, rows.assign(arm=arm), period_days)
     return pa.table(
         {
             "experiment_id": pa.array([experiment.id] * len(rows), pa.string()),
@@ -117,6 +122,23 @@ def imported_assignment(rows: pd.DataFrame, experiment: Experiment, scope: Seque
             "unit_id": pa.array(rows["product_id"], pa.string()),
         }
     )
+
+
+def _check_follows_design(experiment: Experiment, rows: pd.DataFrame, period_days: int) -> None:
+    """Refuse arms that change where the declared design keeps them, or stay where it swaps them."""
+    design = experiment.design
+    if design.kind not in ("time_bound", "crossover"):
+        return
+    phase = np.zeros(len(rows), dtype=int)
+    if design.kind == "crossover":
+        phase = (rows["date"] - pd.Timestamp(design.start)).dt.days.to_numpy() // period_days // design.phase
+    swapped = (rows["arm"] != CONTROL).to_numpy() ^ (phase % 2 == 1)
+    mixed = pd.Series(swapped).groupby(rows["product_id"].to_numpy()).nunique() > 1
+    if mixed.any():
+        rule = "one arm throughout" if design.kind == "time_bound" else f"swapped after each {design.phase} periods"
+        found = f"the arms of {int(mixed.sum())} products, such as {mixed.index[mixed][0]}"
+        remedy = "Correct that file, or declare design.kind: random_days."
+        raise LabError(experiment.file, "assignment.source", found, f"as {design.kind} has them: {rule}", remedy)
 
 
 def _cluster_strata(units: NDArray[np.object_], size: NDArray[np.float64]) -> NDArray[np.int64]:

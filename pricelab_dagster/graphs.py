@@ -107,4 +107,6 @@ def _grids(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     frame = to_pandas(rows)
     units = frame.pivot(index="product_id", columns="date", values="units")
     price = frame.pivot(index="product_id", columns="date", values="price")
+    # a price of 0 has no logarithm; a product that never had another has a price that does not move
+    price = price.where(price > 0).ffill(axis=1).bfill(axis=1).fillna(1.0)
     return units.index.to_numpy(dtype=object), units.to_numpy(dtype=float), price.to_numpy(dtype=float)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.workbench import Workbench
 
 _WIDE = 10_000
@@ -66,9 +67,9 @@ def status(bench: Workbench) -> None:
     for experiment in bench.lab.experiments.values():
         window = bench.window(experiment)
         state = bench.status(experiment)
-        computed = "effects computed" if bench.lake.exists("experiment.effects", experiment.id) else "price plan ready"
-        if not bench.lake.exists("experiment.price_plan", experiment.id):
-            computed = "not run"
+        computed = "not run, or its run failed"
+        if bench.is_current(experiment):
+            computed = "price plan ready" if state is Status.PLANNED else "effects computed"
         note(f"{experiment.id}: {state}, {window.start} to {window.end}, {computed}")
 
 
@@ -88,6 +89,8 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value == 0:
+        return "0"
     if isinstance(value, float):
         return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1000 else f"{value:.4g}"
     return str(value)

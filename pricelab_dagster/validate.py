@@ -109,6 +109,10 @@ def check_experiment(bench: Workbench, experiment: Experiment, calendar: Calenda
     if bench.grain == "week" and calendar.n_weekdays > 1 and experiment.start.weekday():
         allowed = "a Monday, because the lab's weeks are labelled by their Monday"
         raise LabError(experiment.file, "design.start", experiment.start, allowed, "Give the Monday of the first week.")
+    stop = experiment.design.stop
+    if bench.grain == "week" and stop is not None and (stop - experiment.start).days % 7:
+        allowed = f"a whole number of weeks after the start {experiment.start}"
+        raise LabError(experiment.file, "design.stop", stop, allowed, "Give the label of the last week in force.")
     if experiment.scope.where:
         scope.matching(bench, experiment, _empty_features(bench))
     bench.refuse_changed_design(experiment)

@@ -20,6 +20,7 @@ from pricelab_dagster.lifecycle import Status, Window
 from pricelab_dagster.models import Assertion, Model, assertions, models
 from pricelab_dagster.tables import TABLES
 
+PLAN = "experiment.price_plan"
 ASSIGNMENTS, FEATURES, EDGES = (
     "experiment.assignments",
     "intermediate.int_product_features",
@@ -132,11 +133,16 @@ class Workbench:
             self.window(experiment).end
         )
         if self.status(experiment) is Status.PLANNED:
-            return same and self.lake.exists("experiment.price_plan", experiment.id)
+            return same and self.lake.exists(PLAN, experiment.id)
         through = self.lake.metadata("experiment.effects", experiment.id).get("through")
         reached = min(self.window(experiment).end, self.as_of or date.max)
         done = self.lake.exists("experiment.diagnostics", experiment.id)
         return same and done and through == reached.isoformat()
+
+    def is_frozen(self, experiment: Experiment) -> bool:
+        """Return whether the experiment has started as it was drawn, whatever start its file names now."""
+        start = self.lake.metadata(ASSIGNMENTS, experiment.id).get("start")
+        return start is not None and self.as_of is not None and str(start) <= self.as_of.isoformat()
 
     def rng(self, experiment: Experiment, stage: str) -> np.random.Generator:
         """Return the generator of one stage: the same lab and seed give the same draws."""
@@ -150,7 +156,7 @@ class Workbench:
         LabError : with the difference, as `design.phase: 14 -> 21`.
         """
         stored = self.lake.metadata(ASSIGNMENTS, experiment.id).get("design")
-        if not isinstance(stored, dict) or self.status(experiment) is Status.PLANNED:
+        if not isinstance(stored, dict) or not self.is_frozen(experiment):
             return
         changes = difference(stored, experiment.design_dict())
         if changes:
@@ -263,6 +269,16 @@ class Workbench:
         cut_off = [str(parameters["start"]), str(parameters["history_start"])]
         facts = [SHARED_COMPUTATION_VERSION, self.grain, *cut_off, inputs, scope]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def frozen_plan(self, experiment: Experiment) -> pa.Table | None:
+        """Return the plan that was handed out before the start, up to a stop; None where it may still change.
+
+        Prices of an incumbent source follow that source to the end; those of the shelf are known before the start.
+        """
+        if self.lab.config.prices or not self.is_frozen(experiment) or not self.lake.exists(PLAN, experiment.id):
+            return None
+        rows = self.lake.read(PLAN, experiment.id)
+        return rows.filter(pc.less_equal(rows["date"], pa.scalar(self.window(experiment).end)))
 
     def frozen_assignment(self, experiment: Experiment) -> pa.Table:
         """Return the assignment that was drawn before the start, up to a stop.

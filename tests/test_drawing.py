@@ -162,7 +162,7 @@ def test_a_scope_that_is_too_small_is_an_error_of_the_file(make_experiment: Make
     experiment = make_experiment(assignment={"unit": unit})
     with pytest.raises(LabError, match=r"experiments/milk\.yaml.*number of units == [13]") as failure:
         drawn_table(experiment, rows=products().head(3))
-    assert "Change scope or design." in str(failure.value)
+    assert str(failure.value).endswith("must be 4 or more. Widen the scope or give smaller units.")
 
 
 def test_a_triggered_design_is_not_drawn_by_the_calendar(make_experiment: Make) -> None:
@@ -190,7 +190,7 @@ IMPORTED = """
 
 
 def test_a_blackout_carries_the_arm_of_the_next_counted_day(make_experiment: Make) -> None:
-    rows = imported_assignment(imported(IMPORTED), make_experiment(), ["a", "b"])
+    rows = imported_assignment(imported(IMPORTED), make_experiment("random_days"), ["a", "b"])
     assert rows["product_id"].to_pylist() == ["a"] * 5 + ["b"] * 2
     assert rows["arm"].to_pylist() == ["treatment"] * 2 + ["control"] * 5
     assert rows["in_analysis"].to_pylist() == [False, True, False, False, True, True, True]
@@ -202,8 +202,8 @@ def test_a_blackout_carries_the_arm_of_the_next_counted_day(make_experiment: Mak
 
 def test_the_order_of_imported_rows_does_not_matter(make_experiment: Make) -> None:
     rows = imported(IMPORTED)
-    first = imported_assignment(rows, make_experiment(), ["a", "b"])
-    assert imported_assignment(rows.sample(frac=1, random_state=2), make_experiment(), ["b", "a"]) == first
+    first = imported_assignment(rows, make_experiment("random_days"), ["a", "b"])
+    assert imported_assignment(rows.sample(frac=1, random_state=2), make_experiment("random_days"), ["b", "a"]) == first
 
 
 def test_a_blackout_does_not_borrow_the_arm_of_another_product(make_experiment: Make) -> None:
@@ -211,8 +211,23 @@ def test_a_blackout_does_not_borrow_the_arm_of_another_product(make_experiment: 
         imported_assignment(imported("a 08 treatment\na 09 blackout\nb 08 control"), make_experiment(), ["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "found"),
+    [
+        ("time_bound", "a 08 treatment\na 09 control\nb 08 control\nb 09 control", "1 products, such as a"),
+        ("crossover", "a 08 treatment\na 20 control\nb 08 control\nb 30 control", "2 products, such as a"),
+    ],
+)
+def test_arms_that_the_declared_design_does_not_have_are_refused(
+    make_experiment: Make, kind: str, text: str, found: str
+) -> None:
+    experiment = make_experiment(kind, design={"phase": 14, "blackout": 0} if kind == "crossover" else None)
+    with pytest.raises(LabError, match=rf"{found}.*must be as {kind} has them.*random_days"):
+        imported_assignment(imported(text), experiment, ["a", "b"])
+
+
 def test_products_outside_the_scope_are_left_out(make_experiment: Make) -> None:
-    rows = imported_assignment(imported(IMPORTED), make_experiment(), ["b", "c"])
+    rows = imported_assignment(imported(IMPORTED), make_experiment("random_days"), ["b", "c"])
     assert rows["product_id"].to_pylist() == ["b", "b"]
     with pytest.raises(LabError, match="no product in scope"):
         imported_assignment(imported(IMPORTED), make_experiment(), ["c"])

@@ -201,3 +201,11 @@ def test_placebo_pairs_are_divided_by_the_scale_of_the_real_edges() -> None:
     expected = substitutes.placebo_rate(ids, units, price, labels, scale=scale, season=7, rng=np.random.default_rng(0))
     found = graphs.placebo(rows, graphs.finish_edges(raw, features()), season=7, rng=np.random.default_rng(0))
     assert found == expected
+
+
+def test_a_price_of_zero_does_not_stop_the_graph() -> None:
+    rows = simulated(3)
+    price = rows["price"].to_numpy().copy()
+    price[5] = 0.0
+    rows = rows.set_column(rows.schema.get_field_index("price"), "price", pa.array(price))
+    assert raw_edges(rows).num_rows == raw_edges(simulated(3)).num_rows

@@ -58,6 +58,10 @@ last_cost as (
     where age = 1
 ),
 
+arms_with_prices as (
+    select distinct arm from source.policy_prices
+),
+
 wanted as (
     select
         assignments.experiment_id,
@@ -66,6 +70,7 @@ wanted as (
         assignments.arm,
         carried.incumbent_price,
         last_cost.cost,
+        arms_with_prices.arm is not null as has_price_table,
         coalesce(policy_prices.price, carried.incumbent_price * policies.price_multiplier) as wanted_price
     from assignments
     inner join carried
@@ -75,6 +80,8 @@ wanted as (
             and carried.is_planned = 1
     left join last_cost
         on assignments.product_id = last_cost.product_id
+    left join arms_with_prices
+        on assignments.arm = arms_with_prices.arm
     left join source.policies as policies
         on assignments.arm = policies.arm
     left join source.policy_prices as policy_prices
@@ -130,6 +137,7 @@ noted as (
         *,
         case
             when wanted_price is null and incumbent_price is null then 'no incumbent price is known'
+            when wanted_price is null and has_price_table then 'the table of this arm has no price for the day'
             when wanted_price is null then 'prices of this arm are set elsewhere'
             when incumbent_price is null then 'no incumbent price is known'
             when guarded_price = round(wanted_price, $decimals) then null

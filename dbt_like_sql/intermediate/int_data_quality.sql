@@ -4,8 +4,9 @@ with sales as (
     select * from source.sales
 ),
 
-judged as (
+tested as (
     select
+        cast(date as date) as date,
         case
             when product_id is null then 'product is missing'
             when date is null then 'date is missing'
@@ -20,6 +21,33 @@ judged as (
     from sales
 ),
 
+weekdays as (
+    select
+        count(distinct datediff('day', date_trunc('week', date), date)) as n_weekdays,
+        min(date) as first_date,
+        max(date) as last_date
+    from tested
+    where rule = 'usable'
+),
+
+judged as (
+    select
+        case
+            when
+                tested.rule = 'usable'
+                and $grain = 'week'
+                and weekdays.n_weekdays > 1
+                and (
+                    weekdays.first_date > date_trunc('week', tested.date)
+                    or weekdays.last_date < date_trunc('week', tested.date) + interval 6 day
+                )
+                then 'week is not complete'
+            else tested.rule
+        end as rule
+    from tested
+    cross join weekdays
+),
+
 rules as (
     select unnest([
         'product is missing',
@@ -29,7 +57,8 @@ rules as (
         'units are zero or negative',
         'price is missing',
         'price is not finite',
-        'price is negative'
+        'price is negative',
+        'week is not complete'
     ]) as rule
 ),
 

@@ -23,22 +23,40 @@ usable as (
 
 -- weekly labels on one weekday stay as they are; anything else is labelled by its Monday
 weekdays as (
-    select count(distinct datediff('day', date_trunc('week', date), date)) as n_weekdays
+    select
+        count(distinct datediff('day', date_trunc('week', date), date)) as n_weekdays,
+        min(date) as first_date,
+        max(date) as last_date
     from usable
 ),
 
-periods as (
+labelled as (
     select
         usable.product_id,
+        $grain = 'week' and weekdays.n_weekdays > 1 as is_summed,
         case
             when $grain = 'week' and weekdays.n_weekdays > 1 then cast(date_trunc('week', usable.date) as date)
             else usable.date
         end as date,
         usable.units,
         usable.price,
-        usable.cost
+        usable.cost,
+        weekdays.first_date,
+        weekdays.last_date
     from usable
     cross join weekdays
+),
+
+-- half a week would pass for a whole one with few sales
+periods as (
+    select
+        product_id,
+        date,
+        units,
+        price,
+        cost
+    from labelled
+    where not is_summed or (first_date <= date and last_date >= date + interval 6 day)
 ),
 
 summed as (

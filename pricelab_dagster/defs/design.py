@@ -4,7 +4,6 @@ import pyarrow as pa
 
 from pricelab_dagster import scope
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
-from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.tables import TABLES
 
 FEATURES, CLUSTERS = "intermediate.int_product_features", "spillover.product_clusters"
@@ -32,7 +31,7 @@ def assignments(stage: Stage) -> Output:
 
     bench, experiment = stage.bench, stage.experiment
     facts = bench.facts(experiment)
-    if bench.status(experiment) is not Status.PLANNED and bench.lake.exists("experiment.assignments", experiment.id):
+    if bench.is_frozen(experiment):
         stored = bench.lake.metadata("experiment.assignments", experiment.id)
         rows = bench.frozen_assignment(experiment)
         return Output(rows, facts={**stored, **facts}, metadata={"mechanism": str(stored["mechanism"]), "frozen": True})
@@ -41,7 +40,7 @@ def assignments(stage: Stage) -> Output:
     outside = 0
     if experiment.assignment.source is not None:
         given = frames.to_pandas(bench.imported_rows(experiment))
-        rows = drawing.imported_assignment(given, experiment, covered)
+        rows = drawing.imported_assignment(given, experiment, covered, period_days=bench.days_per_period)
         mechanism = f"imported from {experiment.assignment.source}"
         outside = len(given) - rows.num_rows
     else:

@@ -7,10 +7,11 @@ ASSIGNMENTS, FEATURES, DAYS = (
     "intermediate.int_product_features",
     "intermediate.int_product_days",
 )
+PLAN = "experiment.price_plan"
 DETRENDED, TRIMMED = "experiment.detrended_sales", "experiment.trimmed_panel"
 
 
-@experiment_asset(DETRENDED, reads=[ASSIGNMENTS, FEATURES, DAYS], group="panel", after_start=True)
+@experiment_asset(DETRENDED, reads=[ASSIGNMENTS, FEATURES, DAYS, PLAN], group="panel", after_start=True)
 def detrended_sales(stage: Stage) -> Output:
     """One row per product, period and metric: observed, predicted from the history, and their difference.
 

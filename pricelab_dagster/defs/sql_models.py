@@ -6,7 +6,7 @@ from pricelab_dagster.defs.conditions import publish_when_settled
 from pricelab_dagster.defs.lake_assets import GROUPS, Output, Stage, experiment_asset, lab_asset, shared_output
 from pricelab_dagster.models import Model, models
 from pricelab_dagster.tables import TABLES
-from pricelab_dagster.workbench import Workbench
+from pricelab_dagster.workbench import PLAN, Workbench
 
 KINDS = ("sql", "duckdb", "parquet")
 BEFORE_START = frozenset({"intermediate.int_product_features"})
@@ -18,6 +18,8 @@ def _partitioned(model: Model) -> dg.AssetsDefinition:
     @experiment_asset(model.name, reads=model.upstream_tables, group=group, kinds=KINDS, description=model.description)
     def asset(stage: Stage) -> Output:
         bench, experiment = stage.bench, stage.experiment
+        if model.name == PLAN and (frozen := bench.frozen_plan(experiment)) is not None:
+            return Output(frozen, metadata={"frozen": True})
         if model.name not in BEFORE_START:
             return Output(bench.run_model(model, experiment))
         key = bench.shared_key(experiment, reads=model.upstream_tables)

@@ -112,6 +112,8 @@ class ExperimentFile(Model):
         if isinstance(self.treatment, tuple):
             _refuse_repeats("treatment", tuple(arm.name for arm in self.treatment), TAKEN_ARM_NAMES)
         _refuse_repeats("metrics", self.metrics)
+        if self.assignment.source is not None and self.assignment.unit == "cluster":
+            raise Rule("product with assignment.source", "Remove it.", "assignment.unit", self.assignment.unit)
         lab = lab_of(info)
         if "profit" in self.metrics and lab is not None and not lab.has_cost:
             raise Rule(

@@ -57,7 +57,9 @@ class Lab:
             try:
                 experiments[name] = _read_experiment(root, config, name, paths)
             except LabError as error:
-                broken[name] = error
+                # kept for long: without the frames that it was raised in
+                error.__cause__ = error.__context__ = None
+                broken[name] = error.with_traceback(None)
         return cls(root, config, experiments, broken)
 
 

@@ -297,3 +297,40 @@ def test_scope_that_is_no_condition_is_refused_before_anything_is_written(copied
 def test_arms_that_were_fixed_before_the_start_pass_their_check(played):
     found = read(played, "experiment.diagnostics", "cut").set_index("check_name")["status"]
     assert found["drawn_before_start"] == "passed"
+
+
+def test_a_start_moved_past_the_sales_does_not_thaw_the_assignment(copied, runner):
+    path = copied / "experiments" / "going.yaml"
+    before = tiny_lab.lake(copied)
+    path.write_text(re.sub(r"start: \S+,", "start: 2024-06-03,", path.read_text()))
+    bench = Workbench.open(copied)
+    with pytest.raises(LabError, match="design.start: "):
+        bench.refuse_changed_design(bench.experiment("going"))
+    (outcome,) = runner(copied).experiments(["going"])
+    assert not outcome.succeeded
+    assert tiny_lab.lake(copied) == before
+
+
+def test_a_plan_by_shelf_prices_is_frozen_from_the_start_on(copied):
+    bench = Workbench.open(copied)
+    experiment = bench.experiment("cut")
+    assert bench.frozen_plan(experiment) is None, "prices of an incumbent source follow that source"
+    text = (copied / "pricelab.yaml").read_text()
+    (copied / "pricelab.yaml").write_text(re.sub(r"prices:\n(?:  .*\n)+", "", text))
+    bench = Workbench.open(copied)
+    assert bench.lab.config.prices is None
+    stored = bench.lake.read("experiment.price_plan", "cut")
+    assert bench.frozen_plan(bench.experiment("cut")) == stored
+    assert bench.frozen_plan(bench.experiment("later")) is None
+
+
+def test_removing_the_last_experiment_retires_it(copied, runner):
+    from click.testing import CliRunner
+
+    from pricelab_dagster.cli import main
+
+    for path in (copied / "experiments").glob("*.yaml"):
+        path.unlink()
+    result = CliRunner().invoke(main, ["run", "--lab", str(copied)])
+    assert result.exit_code == 0
+    assert set(read(copied, "marts.dim_experiments")["status"]) == {"retired"}

@@ -162,10 +162,26 @@ def test_data_quality_counts_each_row_of_the_sales_under_one_rule(run: Run, chec
         price is missing           | 1          | 0         | left out
         price is not finite        | 2          | 0         | left out
         price is negative          | 1          | 0         | left out
+        week is not complete       | 0          | 0         | left out
         cost is not finite         | 0          | 0         | cost ignored
         all rows                   | 15         | 3         | added up by product and period
         """,
     )
+
+
+def test_half_weeks_are_counted_and_left_out(run: Run, check: Check) -> None:
+    sales = """
+        product_id | date       | units | price
+        a          | 2024-01-04 | 9     | 1
+        a          | 2024-01-08 | 1     | 1
+        a          | 2024-01-14 | 2     | 1
+        a          | 2024-01-15 | 4     | 1
+    """
+    rows = run("intermediate.int_data_quality", {"source.sales": sales}, grain="week").to_pylist()
+    found = {row["rule"]: (row["rows_found"], row["rows_kept"]) for row in rows if row["source"] == "sales"}
+    assert found["week is not complete"] == (2, 0)
+    assert found["all rows"] == (4, 2)
+    check(run("staging.stg_sales", {"source.sales": sales}, grain="week"), "date | units\n2024-01-08 | 3")
 
 
 def test_a_cost_that_is_not_finite_is_counted_and_ignored(run: Run, check: Check) -> None:
@@ -224,5 +240,5 @@ def test_data_quality_of_the_other_sources(run: Run, check: Check) -> None:
 
 def test_data_quality_of_a_lab_without_rows_finds_nothing(run: Run) -> None:
     rows = run("intermediate.int_data_quality", {}).to_pylist()
-    assert len(rows) == 15
+    assert len(rows) == 16
     assert {(row["rows_found"], row["rows_kept"]) for row in rows} == {(0, 0)}

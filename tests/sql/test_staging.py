@@ -97,6 +97,7 @@ def test_days_of_a_week_are_added_up_under_its_monday(run: Run, check: Check) ->
         a          | 2024-01-07 | 4     | 6
         a          | 2024-01-08 | 1     | 5
         b          | 2024-01-07 | 1     | 1
+        b          | 2024-01-14 | 3     | 1
     """
     check(
         run("staging.stg_sales", {"source.sales": sales}, grain="week"),
@@ -105,6 +106,7 @@ def test_days_of_a_week_are_added_up_under_its_monday(run: Run, check: Check) ->
         a          | 2024-01-01 | 6     | 30      | 5
         a          | 2024-01-08 | 1     | 5       | 5
         b          | 2024-01-01 | 1     | 1       | 1
+        b          | 2024-01-08 | 3     | 3       | 1
         """,
     )
 
