@@ -170,7 +170,11 @@ def run(lab_root: Path, ids: tuple[str, ...], workers: int, force: bool) -> None
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 def effects(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
     """Print the effects of the experiments IDs, or of all that have some."""
-    _print_table(lab_root, "experiment.effects", ids, form)
+    _print_table(lab_root, "experiment.effects", ids, form, hidden=("estimand", "n_replicates", "seed"))
+    if form == "table":
+        from pricelab_dagster import show
+
+        show.note("What each figure is an effect of stands in the column estimand of --format json and csv.")
 
 
 @main.command()
@@ -238,7 +242,8 @@ def study_demo(seeds: int, workers: int, out: Path, form: str) -> None:
     show.rows(rows, form)
 
 
-def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str) -> None:
+def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str, *, hidden: tuple[str, ...] = ()) -> None:
+    """Print a table of the lake; as a table for people without the `hidden` columns."""
     import pyarrow as pa
 
     from pricelab_dagster import show
@@ -252,4 +257,5 @@ def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str) ->
     names = list(ids) or bench.lake.partitions(table)
     if not names:
         raise LakeError(f"{table}: nothing there yet. Materialise it first with `pricelab run`.")
-    show.rows(pa.concat_tables([bench.lake.read(table, name) for name in names], promote_options="default"), form)
+    rows = pa.concat_tables([bench.lake.read(table, name) for name in names], promote_options="default")
+    show.rows(rows.drop_columns(list(hidden)) if form == "table" else rows, form)

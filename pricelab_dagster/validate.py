@@ -15,6 +15,8 @@ from pricelab_dagster.models import models
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import FEATURES, Workbench
 
+MIN_UNITS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
@@ -43,7 +45,11 @@ def check(bench: Workbench) -> Findings:
     LabError : when pricelab.yaml does not fit its sources, which stops all experiments.
     """
     found = check_files(bench, ())
-    return Findings(found.valid, found.errors, overlaps(bench), _data_quality(bench))
+    staged = _staged(bench)
+    errors = found.errors + [error for name in found.valid if (error := _scope_error(staged, name)) is not None]
+    broken = {error.file for error in errors}
+    valid = [name for name in found.valid if bench.experiment(name).file not in broken]
+    return Findings(valid, errors, overlaps(bench), staged.run_model(models()["intermediate.int_data_quality"]))
 
 
 def check_files(bench: Workbench, ids: Sequence[str]) -> Findings:
@@ -134,10 +140,24 @@ def overlaps(bench: Workbench) -> list[str]:
     return found
 
 
-def _data_quality(bench: Workbench) -> pa.Table:
-    """Return the data-quality report, computed in memory."""
-    sales = bench.run_model(models()["staging.stg_sales"])
-    return bench.with_table("staging.stg_sales", sales).run_model(models()["intermediate.int_data_quality"])
+def _staged(bench: Workbench) -> Workbench:
+    """Return the lab with its sales, products and calendar in memory."""
+    for name in ("staging.stg_sales", "staging.stg_products", "intermediate.int_product_days"):
+        bench = bench.with_table(name, bench.run_model(models()[name]))
+    return bench
+
+
+def _scope_error(bench: Workbench, name: str) -> LabError | None:
+    """Return why an experiment's scope cannot be drawn from, judged on its features in memory."""
+    experiment = bench.experiment(name)
+    try:
+        covered = scope.products(bench, experiment, bench.run_model(models()[FEATURES], experiment))
+    except LabError as error:
+        return error
+    if len(covered) < MIN_UNITS:
+        allowed = f"a scope of at least {MIN_UNITS} products"
+        return LabError(experiment.file, "scope", f"{len(covered)} products", allowed, "Widen the scope.")
+    return None
 
 
 def _check_source(bench: Workbench, file: str, key: str, source: Source) -> None:

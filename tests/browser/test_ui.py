@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -45,13 +46,15 @@ def address(lab: Path) -> Iterator[str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     log = (lab / "dev.log").open("w")
-    server = subprocess.Popen(["dg", "dev", "--port", str(port)], cwd=ROOT, env=environment, stdout=log, stderr=log)
+    command = ["dg", "dev", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         _until(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5), START_SECONDS)
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.terminate()
-        server.wait(30)
+        # webserver, daemon and code server are processes of their own
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
         log.close()
 
 

@@ -1,5 +1,7 @@
 """Labs with one fault each: one line names file, key and remedy, the exit code is 2, and nothing is written."""
 
+import re
+
 import pytest
 
 from tests.cli.command import NOT_DONE, WRONG_INPUT, pricelab, refusals
@@ -58,7 +60,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def small_world():
-    return tiny_lab.world(n_products=8, n_days=100)
+    return tiny_lab.world(n_products=32, n_days=100)
 
 
 def refused(root, command):
@@ -152,3 +154,17 @@ def test_nothing_has_run_yet(tmp_path, small_world):
         assert len(result.stderr.splitlines()) == 1
         assert "pricelab run" in result.stderr
         assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("scope", "start"),
+    [
+        ("{where: \"category = 'none'\"}", "experiments/bad.yaml: scope.where == 'category = 'none''"),
+        ("{products: [none-of-these]}", "experiments/bad.yaml: scope.products == "),
+        ("{products: ['0000']}", "experiments/bad.yaml: scope == '1 products'"),
+    ],
+)
+def test_check_refuses_a_scope_that_cannot_be_drawn_from(tmp_path, small_world, scope, start):
+    text = re.sub(r"scope:.*", lambda found: f"scope: {scope}", EXPERIMENTS["later"])
+    root = tiny_lab.write_lab(tmp_path / "lab", {"bad": text}, one=small_world)
+    one_refusal(refused(root, "check"), start)
