@@ -127,7 +127,7 @@ def _start_worker(root: Path) -> None:
 
 def _warm_up() -> None:
     """Import what the steps import, so that the first experiment does not wait for it."""
-    from pricelab_dagster import checks, frames, graphs  # noqa: F401
+    from pricelab_dagster import checks, frames, graphs  # noqa: F401 - imported for its effect
 
 
 def _run_in_worker(name: str) -> Outcome:

@@ -17,7 +17,7 @@ from pricelab_dagster.engine import Engine, EngineError, Table, View, write_data
 from pricelab_dagster.lab import Experiment, Grain, Lab, LabError, difference
 from pricelab_dagster.lake import Lake
 from pricelab_dagster.lifecycle import Status, Window
-from pricelab_dagster.models import Assertion, Model, assertions, models
+from pricelab_dagster.models import Assertion, Model, assertions
 from pricelab_dagster.tables import TABLES
 
 PLAN = "experiment.price_plan"
@@ -32,10 +32,6 @@ _EMPTY_SOURCES = {
     "events": {"event_id": pa.string(), "product_id": pa.string(), "occurred_on": pa.date32(), "kind": pa.string()},
     "incumbent_prices": {"product_id": pa.string(), "date": pa.date32(), "price": pa.float64()},
 }
-
-
-class BlockedError(Exception):
-    """Rows that an assertion refuses; the last good table stays in the lake."""
 
 
 @dataclass(frozen=True)
@@ -395,11 +391,6 @@ class Workbench:
 def stage_rng(seed: int, experiment_id: str, stage: str) -> np.random.Generator:
     """Return the generator of one stage of one experiment, the same on every machine."""
     return np.random.default_rng([seed, zlib.crc32(experiment_id.encode()), zlib.crc32(stage.encode())])
-
-
-def ordered_models(*, partitioned: bool) -> list[Model]:
-    """Return the models that are, or are not, partitioned by experiment, in order of dependency."""
-    return [model for model in models().values() if TABLES[model.name].partitioned == partitioned]
 
 
 def _policies(experiment: Experiment) -> pa.Table:

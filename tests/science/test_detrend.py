@@ -376,4 +376,4 @@ def test_other_refusals(function: Any, arguments: Any, message: Any) -> None:
 
 def test_unknown_grain_is_refused() -> None:
     with pytest.raises(ValueError, match="grain == 'month', must be 'day' or 'week'"):
-        product_scale(np.ones((2, 3)), grain="month")  # type: ignore[arg-type]
+        product_scale(np.ones((2, 3)), grain="month")  # type: ignore[arg-type]  # the wrong value is what is tested
