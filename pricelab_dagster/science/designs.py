@@ -1,6 +1,5 @@
 """The randomised designs: which product carries which arm on which date, and with what probability."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -9,53 +8,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from pricelab_dagster.science._draws import (
     CYCLE,
-    WEEK,
-    Frame,
+    Assignment,
+    Setting,
     balanced_days,
     check_balanced,
     check_lengths,
     check_multiple,
-    check_share,
-    systematic,
+    draw_arms,
+    draw_sequences,
+    pairs_across,
+    rotating_arms,
     text,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """The drawn arms of N products over T periods.
-
-    Attributes
-    ----------
-    product_id
-        Text (N,), in the order given.
-    date
-        First day of each period (T,), datetime64[D]; steps of 7 days in a weekly grain.
-    arm
-        int8 (N, T), the arm whose price is in force: 0 control, 1 and up treatment, also during a blackout.
-    in_analysis
-        Boolean (N, T), False where the data are left out (blackout).
-    probability
-        Float (N, T), the exact marginal probability that the cell is treated.
-    unit_id
-        Text (N,): the unit that was drawn; all products of a unit carry the same arm.
-    mechanism
-        The call that made the draw, one line. With `product_ids`, `units`, `strata` and an `rng` bound to those names
-        it replays.
-    """
-
-    product_id: NDArray[np.object_]
-    date: NDArray[np.datetime64]
-    arm: NDArray[np.int8]
-    in_analysis: NDArray[np.bool_]
-    probability: NDArray[np.float64]
-    unit_id: NDArray[np.object_]
-    mechanism: str
-
-    @property
-    def sequence(self) -> NDArray[np.int8]:
-        """Arm of the first period (N,): in a crossover 1 starts treated, 0 starts as control."""
-        return self.arm[:, 0]
+from pricelab_dagster.science._triggered import event_start as event_start
+from pricelab_dagster.science._triggered import triggered as triggered
 
 
 def time_bound(
@@ -68,13 +34,15 @@ def time_bound(
     units: ArrayLike | None = None,
     strata: ArrayLike | None = None,
     share: float = 0.5,
+    n_arms: int = 1,
     rng: np.random.Generator,
 ) -> Assignment:
     """Return a draw in which a part of the units is treated from `start` to the end, the others never.
 
     The units are sorted by stratum, shuffled inside each, and taken by systematic sampling from a random start: every
     unit is treated with probability `share` exactly, and each stratum, and the whole, has floor or ceil of n x share
-    treated units.
+    treated units. Arms are then dealt among the treated: each unit has each of them with probability `share` / `n_arms`
+    exactly, and their counts differ by at most one in each stratum and in the whole.
 
     Parameters
     ----------
@@ -91,14 +59,17 @@ def time_bound(
     strata
         Labels (N,); a unit is in the stratum of its first product. None for one stratum.
     share
-        Part of the units to treat, in (0, 1).
+        Part of the units to treat over all arms together, in (0, 1).
+    n_arms
+        Treatment arms, 1 to 127. `probability` is that of any of them; each has `probability` / `n_arms`. An arm may
+        have no unit where n x share is below `n_arms`.
     rng
         The only source of chance. Same generator state and row order: same draw, whatever the labels are called.
 
     Raises
     ------
     ValueError
-        If there are fewer than 4 units or a parameter is out of its range.
+        If there are fewer than max(4, 2 (`n_arms` + 1)) units or a parameter is out of its range.
 
     References
     ----------
@@ -111,19 +82,15 @@ def time_bound(
     >>> int(draw.sequence.sum()), draw.in_analysis[0].tolist()
     (2, [False, True, True])
     """
-    frame = Frame.of(product_ids, units, strata)
-    check_share(share)
+    setting = Setting.of(product_ids, start, grain, units, strata, share, n_arms)
     check_lengths("duration", duration, blackout)
-    treated = systematic(frame.stratum, share, rng)
-    return _assignment(
-        frame,
+    drawn = draw_arms(setting.stratum, share, n_arms, rng)
+    return setting.assignment(
         f"time_bound(duration={duration}, blackout={blackout}",
-        start,
-        grain,
-        share,
-        arm=np.repeat(treated[:, None], duration, axis=1),
+        arm=np.repeat(drawn[:, None], duration, axis=1),
+        drawn=drawn,
         counted=np.arange(duration) >= blackout,
-        probability=np.full(duration, share),
+        probability=share,
     )
 
 
@@ -139,19 +106,24 @@ def random_days(
     units: ArrayLike | None = None,
     strata: ArrayLike | None = None,
     share: float = 0.5,
+    n_arms: int = 1,
     rng: np.random.Generator,
 ) -> Assignment:
     """Return a draw in which every unit changes between the arms at random, from day to day or block to block.
 
-    `balance="day_of_week"`: in each cycle of 14 days every unit has every weekday once in each arm, a fair coin per
-    weekday says in which order; units are paired and the partner takes the complement. Consecutive units of a stratum
-    are partners, in the order given, so give products of like size next to each other; units left over in their strata
-    are paired with each other, and at most one unit is alone. `balance="none"`: an independent coin with probability
-    `share` for each unit and block; strata play no part.
+    `balance="day_of_week"`: in each cycle of 14 days every unit has every weekday once treated and once not, a fair
+    coin per weekday says in which order; units are paired and the partner takes the complement. Consecutive units of a
+    stratum are partners, in the order given, so give products of like size next to each other; units left over in their
+    strata are paired with each other, and at most one unit is alone. `balance="none"`: an independent coin with
+    probability `share` for each unit and block; strata play no part.
+
+    Several arms: a unit's treated days change between them. Balanced, each weekday goes through all arms in `n_arms`
+    cycles, and inside a cycle their counts differ by at most one, from a random offset for each weekday and unit;
+    otherwise each treated block has an arm at random.
 
     Parameters
     ----------
-    product_ids, start, grain, units, strata, share, rng
+    product_ids, start, grain, units, strata, share, n_arms, rng
         As in `time_bound`.
     duration
         Periods; a multiple of 14 for the balanced draw, of `block` otherwise.
@@ -173,27 +145,26 @@ def random_days(
     >>> (draw.arm[:, :7] + draw.arm[:, 7:]).min(), (draw.arm[0] + draw.arm[1]).max()
     (np.int8(1), np.int8(1))
     """
-    frame = Frame.of(product_ids, units, strata)
-    check_share(share)
+    setting = Setting.of(product_ids, start, grain, units, strata, share, n_arms)
     check_lengths("block", block, blackout)
+    n_units = len(setting.stratum)
     if balance == "day_of_week":
         check_balanced(duration, block, grain, share)
-        arm = balanced_days(frame.stratum, duration // CYCLE, rng)
+        treated = balanced_days(setting.stratum, duration // CYCLE, rng)
+        arm = treated * rotating_arms(n_units, duration // CYCLE, n_arms, rng)
     elif balance == "none":
         check_multiple("duration", duration, block, f"block == {block}")
-        coins = rng.random((len(frame.stratum), duration // block)) < share
-        arm = np.repeat(coins, block, axis=1)
+        coins = rng.random((n_units, duration // block)) < share
+        arms = rng.integers(1, n_arms, coins.shape, endpoint=True) if n_arms > 1 else 1
+        arm = np.repeat(coins * arms, block, axis=1)
     else:
         raise ValueError(f"balance == {balance!r}, must be 'day_of_week' or 'none'. 'none' is an independent coin.")
-    return _assignment(
-        frame,
+    return setting.assignment(
         f"random_days(duration={duration}, block={block}, balance='{balance}', blackout={blackout}",
-        start,
-        grain,
-        share,
         arm=arm,
+        drawn=np.zeros(n_units, dtype=np.int8),
         counted=np.arange(duration) % block >= blackout,
-        probability=np.full(duration, share),
+        probability=share,
     )
 
 
@@ -208,16 +179,18 @@ def crossover(
     units: ArrayLike | None = None,
     strata: ArrayLike | None = None,
     share: float = 0.5,
+    n_arms: int = 1,
     rng: np.random.Generator,
 ) -> Assignment:
     """Return a draw in which a part of the units starts treated, the others as control, and all swap after each phase.
 
     Who starts treated is drawn as in `time_bound`. The probability of a treated cell is `share` in the odd phases and
-    1 - `share` in the even ones.
+    1 - `share` in the even ones. With several arms each unit has its own, k, and alternates between k and control; the
+    arms' counts differ by at most one over all units, over those that start alike, and over those of each stratum.
 
     Parameters
     ----------
-    product_ids, start, grain, units, strata, rng
+    product_ids, start, grain, units, strata, n_arms, rng
         As in `time_bound`.
     phase
         Periods of one phase, its blackout included.
@@ -240,20 +213,16 @@ def crossover(
     >>> bool((draw.arm[:, :2] + draw.arm[:, 2:] == 1).all()), draw.in_analysis[0].tolist()
     (True, [False, True, False, True])
     """
-    frame = Frame.of(product_ids, units, strata)
-    check_share(share)
+    setting = Setting.of(product_ids, start, grain, units, strata, share, n_arms)
     check_lengths("phase", phase, blackout)
     check_multiple("phases", phases, 2, "2")
-    first = systematic(frame.stratum, share, rng)
+    first, drawn = draw_sequences(setting.stratum, share, n_arms, rng)
     period = np.arange(phase * phases)
     even = period // phase % 2 == 1
-    return _assignment(
-        frame,
+    return setting.assignment(
         f"crossover(phase={phase}, phases={phases}, blackout={blackout}",
-        start,
-        grain,
-        share,
-        arm=first[:, None] ^ even,
+        arm=(first[:, None] ^ even) * drawn[:, None],
+        drawn=drawn,
         counted=period % phase >= blackout,
         probability=np.where(even, 1.0 - share, share),
     )
@@ -275,11 +244,8 @@ def size_strata(category: ArrayLike, size: ArrayLike, *, block: int = 4) -> NDAr
     >>> size_strata(["a", "a", "b", "a", "a", "a"], [5, 1, 9, 4, 3, 2], block=2)
     array([0, 1, 2, 0, 1, 1])
     """
-    sizes = np.asarray(size, dtype=float)
+    sizes = _finite(size)
     codes = pd.factorize(text("category", category, len(sizes)))[0]
-    if not np.isfinite(sizes).all():
-        count = (~np.isfinite(sizes)).sum()
-        raise ValueError(f"size has {count} values that are not finite, must have none. Give 0 where nothing was sold.")
     if block < 1:
         raise ValueError(f"block == {block}, must be 1 or more. Give the number of units of a stratum.")
     order = np.lexsort((-sizes, codes))
@@ -291,41 +257,39 @@ def size_strata(category: ArrayLike, size: ArrayLike, *, block: int = 4) -> NDAr
     return labels
 
 
-def paired_strata(size: ArrayLike) -> NDArray[np.int64]:
-    """Return stratum labels (N,): consecutive pairs of units in falling order of size, whatever their category.
+def paired_strata(size: ArrayLike, *, category: ArrayLike | None = None) -> NDArray[np.int64]:
+    """Return stratum labels (N,): pairs of units of like size, from different categories where that is possible.
 
-    For clusters of substitutes: partners must come from different categories or they would compete, and their sizes
-    should be like. With an odd number the last stratum, at the small end, has three.
+    For clusters of substitutes: partners that compete would blur the contrast. Without `category`, consecutive pairs in
+    falling order of size, ties in the order given. With it, in that order each unit takes the nearest free one of
+    another category; units left over, all of one category, are paired with each other. With an odd number the last
+    stratum, at the small end, has three.
 
     Raises
     ------
     ValueError
-        If a size is not finite.
+        If a size is not finite, or a category is missing.
 
     Examples
     --------
     >>> paired_strata([10, 1, 9, 2, 3])
     array([0, 1, 0, 1, 1])
+    >>> paired_strata([10, 9, 8, 7], category=["a", "a", "b", "c"])
+    array([0, 1, 0, 1])
     """
-    return size_strata(np.zeros(len(np.asarray(size))), size, block=2)
+    if category is None:
+        return size_strata(np.zeros(len(np.asarray(size))), size, block=2)
+    sizes = _finite(size)
+    codes = pd.factorize(text("category", category, len(sizes)))[0]
+    order = np.argsort(-sizes, kind="stable")
+    labels = np.empty(len(sizes), dtype=np.int64)
+    labels[order] = pairs_across(codes[order])
+    return labels
 
 
-def _assignment(
-    frame: Frame, call: str, start: Any, grain: str, share: float, arm: NDArray, counted: NDArray, probability: NDArray
-) -> Assignment:
-    """Return the draw of units (G, T) spread over products; `counted` and `probability` have one value a period."""
-    if grain not in ("day", "week"):
-        raise ValueError(f"grain == {grain!r}, must be 'day' or 'week'. Give the grain of the sales data.")
-    day = np.datetime64(start, "D")
-    n, n_periods = len(frame.unit), len(counted)
-    name, lengths = call.split("(")
-    common = f"grain='{grain}', {frame.labels}, share={float(share)}, rng=rng"
-    return Assignment(
-        product_id=frame.product_id,
-        date=day + np.arange(n_periods) * (WEEK if grain == "week" else 1),
-        arm=arm.astype(np.int8)[frame.unit],
-        in_analysis=np.tile(counted, (n, 1)),
-        probability=np.tile(probability, (n, 1)),
-        unit_id=frame.unit_id,
-        mechanism=f"{name}(product_ids, '{day}', {lengths}, {common})",
-    )
+def _finite(size: ArrayLike) -> NDArray[np.float64]:
+    sizes = np.asarray(size, dtype=float)
+    if not np.isfinite(sizes).all():
+        count = (~np.isfinite(sizes)).sum()
+        raise ValueError(f"size has {count} values that are not finite, must have none. Give 0 where nothing was sold.")
+    return sizes
