@@ -1,15 +1,16 @@
 """The diagnostics of one experiment: which checks apply to it, on which of its tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
-from pricelab_dagster.drawing import CONTROL
-from pricelab_dagster.lab import Experiment
+from pricelab_dagster.lab import CONTROL, Experiment
 from pricelab_dagster.science import affinity, diagnostics
 from pricelab_dagster.science.diagnostics import Diagnostic
 from pricelab_dagster.science.panel import Panel, Trimmed
+
+BACK_TO_INCUMBENT = "guard: back to the incumbent price"
 
 
 def run(
@@ -21,7 +22,8 @@ def run(
     plan: pd.DataFrame,
     days: pd.DataFrame,
     effects: pd.DataFrame,
-    drawn_as_of: str,
+    arms: pd.DataFrame,
+    facts: Mapping[str, object],
     rng: np.random.Generator,
 ) -> list[Diagnostic]:
     """Return the checks of an experiment, in a fixed order.
@@ -32,9 +34,16 @@ def run(
     plan : experiment.price_plan of the experiment.
     days : int_product_days of its products since the start.
     effects : experiment.effects of the experiment.
-    drawn_as_of : last date in sales when the assignment was made.
+    arms : experiment.drawn_arms of the experiment.
+    facts : what is stored beside the assignment.
     """
-    found = [_plan_kept(plan, days), diagnostics.one_price(plan), _drawn_in_time(experiment, drawn_as_of)]
+    found = [_plan_kept(plan, days), diagnostics.one_price(plan), _guarded(plan)]
+    found.append(_drawn_in_time(experiment, panel, str(facts.get("drawn_as_of"))))
+    if panel.imported:
+        found.append(_follows_design(facts.get("deviations")))
+    if len(arms):
+        triggered = arms["product_id"].isin(set(panel.product_id)).to_numpy()
+        found.append(diagnostics.triggers_by_arm(triggered, (arms["arm"] != CONTROL).to_numpy(dtype=float)))
     if panel.kind == "random_days":
         found += list(_random_days(panel, trimmed[0]))
     else:
@@ -49,7 +58,7 @@ def run(
 def _between_products(
     panel: Panel, primary: Trimmed, X: pd.DataFrame, rng: np.random.Generator
 ) -> Iterator[Diagnostic]:
-    W = panel.sequence
+    W = np.minimum(panel.sequence, 1.0)
     if len(np.unique(W[np.isfinite(W)])) < 2:
         return
     yield diagnostics.covariate_balance(affinity.encode(X)[0], W, units=panel.unit_id, rng=rng)
@@ -59,22 +68,50 @@ def _between_products(
 
 
 def _random_days(panel: Panel, primary: Trimmed) -> Iterator[Diagnostic]:
-    yield diagnostics.carryover(primary.residual, panel.arm, panel.in_analysis, units=panel.unit_id)
+    yield diagnostics.carryover(primary.residual, panel.treated, panel.in_analysis, units=panel.unit_id)
     if panel.grain == "day":
-        yield diagnostics.cell_balance(panel.arm, panel.date, in_analysis=panel.analysed(primary.residual))
+        yield diagnostics.cell_balance(panel.treated, panel.date, in_analysis=panel.analysed(primary.residual))
 
 
-def _drawn_in_time(experiment: Experiment, drawn_as_of: str) -> Diagnostic:
-    """Return whether the arms were fixed before the start; an assignment that was imported later cannot be."""
-    name, nothing = "drawn_before_start", float("nan")
-    if drawn_as_of < experiment.start.isoformat():
-        message = f"The arms were fixed with sales through {drawn_as_of}, before the start on {experiment.start}."
+def _drawn_in_time(experiment: Experiment, panel: Panel, drawn_as_of: str) -> Diagnostic:
+    """Return whether the arms were fixed before the start; an assignment that was imported later cannot be.
+
+    Of a triggered experiment, before its first trigger took effect.
+    """
+    name, nothing, start = "drawn_before_start", float("nan"), experiment.start.isoformat()
+    if panel.kind == "triggered":
+        start = str(np.min(panel.dates[~np.isnat(panel.dates)]))
+    if drawn_as_of < start:
+        message = f"The arms were fixed with sales through {drawn_as_of}, before the start on {start}."
         return Diagnostic(name, "passed", nothing, nothing, nothing, message)
     message = (
-        f"The arms were fixed with sales through {drawn_as_of}, after the start on {experiment.start}: the effect "
+        f"The arms were fixed with sales through {drawn_as_of}, after the start on {start}: the effect "
         "means something only if the prices followed the same arms; see price_compliance."
     )
     return Diagnostic(name, "informational", nothing, nothing, nothing, message)
+
+
+def _follows_design(deviations: object) -> Diagnostic:
+    """Return whether an imported assignment is what the experiment's file declares."""
+    found = [str(one) for one in deviations] if isinstance(deviations, list) else []
+    message = (
+        f"The imported arms depart from the design: {'; '.join(found)}." if found else "The arms follow the design."
+    )
+    status: diagnostics.Status = "failed" if found else "passed"
+    return Diagnostic("follows_design", status, float(len(found)), 0.0, float("nan"), message)
+
+
+def _guarded(plan: pd.DataFrame) -> Diagnostic:
+    """Return how many treated prices the guard put back to the incumbent one: they carry no treatment."""
+    treated = plan[(plan["arm"] != CONTROL) & plan["price"].notna()]
+    back = treated["note"].eq(BACK_TO_INCUMBENT)
+    share = float(back.mean()) if len(treated) else float("nan")
+    products = treated.loc[back, "product_id"].nunique()
+    message = (
+        f"{int(back.sum())} of {len(treated)} treated prices, of {products} products, are the incumbent price again."
+    )
+    status: diagnostics.Status = "informational" if not len(treated) else "failed" if back.any() else "passed"
+    return Diagnostic("guarded_prices", status, share, 0.0, float("nan"), message)
 
 
 def _plan_kept(plan: pd.DataFrame, days: pd.DataFrame) -> Diagnostic:

@@ -1,6 +1,7 @@
-"""The assignment of an experiment: drawn as its file says, or imported, as rows of the lake's table."""
+"""The assignment of an experiment, drawn as its file says, as rows of the lake's tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pricelab_dagster.lab import Experiment, Grain, LabError
+from pricelab_dagster.lab import CONTROL, Experiment, Grain, LabError
 from pricelab_dagster.science import designs
-
-CONTROL, BLACKOUT = "control", "blackout"
+from pricelab_dagster.tables import TABLES
+from pricelab_dagster.triggering import STARTS
 
 
 def draw(
@@ -37,12 +38,13 @@ def draw(
     size = products["units_per_day"].to_numpy()
     if assignment.unit == "cluster":
         units = np.array([clusters[product] for product in products["product_id"]], dtype=object)
-        strata = _cluster_strata(units, size)
+        strata = _cluster_strata(units, size, products["category"].to_numpy(dtype=object))
     else:
         order = np.lexsort((products["product_id"], size, products["category"]))
         products, size, units = products.iloc[order], size[order], None
         strata = designs.size_strata(products["category"].to_numpy(), size)
     common: dict[str, Any] = {"grain": grain, "units": units, "strata": strata, "share": assignment.share, "rng": rng}
+    common |= {"n_arms": len(experiment.arms)}
     ids = products["product_id"].to_numpy()
     try:
         if design.kind == "time_bound":
@@ -53,21 +55,20 @@ def draw(
         if design.kind == "random_days":
             lengths = {"duration": design.duration, "block": design.block, "blackout": design.blackout}
             return designs.random_days(ids, design.start, **lengths, balance=design.balance, **common)
+        lengths = {"duration": design.duration, "horizon": design.horizon, "blackout": design.blackout}
+        return designs.triggered(ids, design.start, **lengths, **common)
     except ValueError as error:
         found, _, rest = str(error).partition(", must be ")
         allowed, _, remedy = rest.partition(". ")
         raise LabError(experiment.file, None, found, allowed or "drawable", remedy or "Change it.") from error
-    raise LabError(
-        experiment.file, "design.kind", design.kind, "a design that is drawn by the calendar", "Use another."
-    )
 
 
 def assignment_table(drawn: designs.Assignment, experiment: Experiment) -> pa.Table:
-    """Return the assignment as rows of product and period, up to a stop; arm 1 carries the treatment arm's name."""
+    """Return the assignment as rows of product and period, up to a stop; arms carry the names of the file."""
     days = drawn.date.astype("datetime64[D]")
     days = days[days <= np.datetime64(experiment.design.stop)] if experiment.design.stop else days
     n, t = len(drawn.product_id), len(days)
-    names = np.array([CONTROL, *(arm.name for arm in experiment.arms)], dtype=object)
+    names = _arm_names(experiment)
     return pa.table(
         {
             "experiment_id": pa.array([experiment.id] * (n * t), pa.string()),
@@ -81,70 +82,56 @@ def assignment_table(drawn: designs.Assignment, experiment: Experiment) -> pa.Ta
     )
 
 
-def imported_assignment(
-    rows: pd.DataFrame, experiment: Experiment, scope: Sequence[str], *, period_days: int = 1
-) -> pa.Table:
-    """Return an assignment that was drawn elsewhere; a blackout row carries the arm of the product's next counted day.
-
-    Raises
-    ------
-    LabError : when a cell is empty, an arm has another name, no product is in the scope, or a blackout has no day after
-        it. Rows of products outside the scope are left out; the caller counts them.
-    """
-    names = {CONTROL, BLACKOUT, *(arm.name for arm in experiment.arms)}
-    allowed = f"product_id, date and an arm among {', '.join(sorted(names))} in every row"
-    empty = rows[["product_id", "date", "arm"]].isna().any(axis=1)
-    if empty.any():
-        found = f"{int(empty.sum())} rows with an empty cell"
-        raise LabError(experiment.file, "assignment.source", found, allowed, "Fill or remove these rows.")
-    unknown = sorted(set(rows["arm"]) - names)
-    if unknown:
-        raise LabError(experiment.file, "assignment.source", unknown[0], allowed, "Rename the arm in that file.")
-    rows = rows[rows["product_id"].isin(set(scope))].sort_values(["product_id", "date"])
-    if rows.empty:
-        allowed = "a file with products of the scope"
-        raise LabError(experiment.file, "assignment.source", "no product in scope", allowed, "Widen the scope.")
-    in_analysis = (rows["arm"] != BLACKOUT).to_numpy()
-    arm = rows["arm"].where(in_analysis).groupby(rows["product_id"]).bfill()
-    if arm.isna().any():
-        product = rows["product_id"][arm.isna()].iloc[0]
-        allowed = f"closed by a counted day after each blackout, and product {product} ends in one"
-        raise LabError(experiment.file, "assignment.source", BLACKOUT, allowed, "Add the day that follows it.")
-    _check_follows_design(experiment, rows.assign(arm=arm), period_days)
+def drawn_arms_table(drawn: designs.Assignment, experiment: Experiment) -> pa.Table:
+    """Return the arms that were drawn for the units of a triggered experiment, before any event, as rows of product."""
+    names = _arm_names(experiment)
     return pa.table(
         {
-            "experiment_id": pa.array([experiment.id] * len(rows), pa.string()),
-            "product_id": pa.array(rows["product_id"], pa.string()),
-            "date": pa.array(rows["date"], pa.date32()),
-            "arm": pa.array(arm, pa.string()),
-            "in_analysis": pa.array(in_analysis),
-            "probability": pa.nulls(len(rows), pa.float64()),
-            "unit_id": pa.array(rows["product_id"], pa.string()),
+            "experiment_id": pa.array([experiment.id] * len(drawn.product_id), pa.string()),
+            "product_id": pa.array(drawn.product_id, pa.string()),
+            "unit_id": pa.array(drawn.unit_id, pa.string()),
+            "arm": pa.array(names[drawn.drawn], pa.string()),
+            "probability": pa.array(drawn.probability[:, 0]),
         }
     )
 
 
-def _check_follows_design(experiment: Experiment, rows: pd.DataFrame, period_days: int) -> None:
-    """Refuse arms that change where the declared design keeps them, or stay where it swaps them."""
-    design = experiment.design
-    if design.kind not in ("time_bound", "crossover"):
-        return
-    phase = np.zeros(len(rows), dtype=int)
-    if design.kind == "crossover":
-        phase = (rows["date"] - pd.Timestamp(design.start)).dt.days.to_numpy() // period_days // design.phase
-    swapped = (rows["arm"] != CONTROL).to_numpy() ^ (phase % 2 == 1)
-    mixed = pd.Series(swapped).groupby(rows["product_id"].to_numpy()).nunique() > 1
-    if mixed.any():
-        rule = "one arm throughout" if design.kind == "time_bound" else f"swapped after each {design.phase} periods"
-        found = f"the arms of {int(mixed.sum())} products, such as {mixed.index[mixed][0]}"
-        remedy = "Correct that file, or declare design.kind: random_days."
-        raise LabError(experiment.file, "assignment.source", found, f"as {design.kind} has them: {rule}", remedy)
+def triggered_assignment(triggers: pa.Table, arms: pa.Table, experiment: Experiment, grain: Grain) -> pa.Table:
+    """Return the assignment of the units that were triggered so far, each in its own window, up to a stop.
+
+    Products whose unit had no trigger have no row: the incumbent price holds.
+
+    Parameters
+    ----------
+    triggers, arms : experiment.triggers and experiment.drawn_arms.
+    """
+    started = {row["product_id"]: (row["start"], row["end"]) for row in triggers.to_pylist() if row["status"] in STARTS}
+    drawn = arms.to_pylist()
+    window = {row["unit_id"]: started[row["product_id"]] for row in drawn if row["product_id"] in started}
+    step, last = timedelta(days=7 if grain == "week" else 1), experiment.end(grain)
+    rows = []
+    for row in drawn:
+        if row["unit_id"] not in window:
+            continue
+        first, planned = window[row["unit_id"]]
+        for period in range((min(planned, last) - first) // step + 1):
+            in_analysis = period >= experiment.design.blackout
+            rows.append({**row, "date": first + period * step, "in_analysis": in_analysis})
+    return pa.Table.from_pylist(rows, schema=TABLES["experiment.assignments"].schema)
 
 
-def _cluster_strata(units: NDArray[np.object_], size: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return strata (N,) that pair clusters of like size, counted in products, then in demand."""
-    labels, row, counts = np.unique(units.astype(str), return_inverse=True, return_counts=True)
+def _arm_names(experiment: Experiment) -> NDArray[np.object_]:
+    return np.array([CONTROL, *(arm.name for arm in experiment.arms)], dtype=object)
+
+
+def _cluster_strata(
+    units: NDArray[np.object_], size: NDArray[np.float64], category: NDArray[np.object_]
+) -> NDArray[np.int64]:
+    """Return strata (N,) that pair clusters of like size, counted in products, then in demand, across categories."""
+    labels, first, row, counts = np.unique(
+        units.astype(str), return_index=True, return_inverse=True, return_counts=True
+    )
     demand = np.bincount(row, weights=size, minlength=len(labels))
     rank = np.empty(len(labels))
     rank[np.lexsort((demand, counts))] = np.arange(len(labels))
-    return designs.paired_strata(rank)[row]
+    return designs.paired_strata(rank, category=category[first])[row]

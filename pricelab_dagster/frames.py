@@ -8,13 +8,13 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pricelab_dagster.drawing import CONTROL
-from pricelab_dagster.lab import Experiment, Grain
+from pricelab_dagster.lab import CONTROL, DOSE_LINE, Experiment, Grain
 from pricelab_dagster.lab.analysis import Detrend
 from pricelab_dagster.science import hpte
+from pricelab_dagster.science._experiment import DAYS_OF_A_BLOCK
 from pricelab_dagster.science.affinity import Leaves
 from pricelab_dagster.science.diagnostics import Diagnostic
-from pricelab_dagster.science.panel import SCALES, Panel, Trimmed, headline, trimmed
+from pricelab_dagster.science.panel import SCALES, Panel, Trimmed, trimmed
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import ASSIGNMENTS, FEATURES, Workbench
 
@@ -50,46 +50,87 @@ def panel(
     features : intermediate.int_product_features of the experiment.
     through : last period that may be looked at.
     """
-    product_id = np.array(sorted(set(assignments["product_id"])), dtype=object)
-    known = features.set_index("product_id")
+    codes = {name: code for code, name in enumerate((CONTROL, *(arm.name for arm in experiment.arms)))}
+    cells = assignments.assign(
+        arm=assignments["arm"].map(codes).astype(float), date=pd.to_datetime(assignments["date"])
+    )
+    drawn = cells.groupby("product_id")["arm"].max()
+    cells = cells[cells["date"] <= pd.Timestamp(through)]
+    triggered = experiment.design.kind == "triggered"
+    product_id = np.array(sorted(set(cells["product_id"])), dtype=object)
     metrics = [*experiment.metrics, "price"]
     if "profit" in metrics and "revenue" not in metrics:
         metrics.append("revenue")
     grids = {metric: days.pivot(index="product_id", columns="date", values=metric) for metric in metrics}
     calendar = pd.DatetimeIndex(next(iter(grids.values())).columns)
-    before = calendar[calendar < pd.Timestamp(experiment.start)]
-    since = calendar[(calendar >= pd.Timestamp(experiment.start)) & (calendar <= pd.Timestamp(through))]
-    first_sold = known["first_sold"].reindex(product_id).to_numpy()
-    on_sale = before.to_numpy()[None, :] >= first_sold.astype("datetime64[ns]")[:, None]
+    first = cells.groupby("product_id")["date"].min().reindex(product_id)
+    start = pd.Timestamp(experiment.start)
+    dates = _event_dates(cells, product_id) if triggered else _window(calendar, start, pd.Timestamp(through))
+    before = calendar[calendar < (first.max() if triggered else start)]
+    known = features.set_index("product_id")
+    first_sold = known["first_sold"].reindex(product_id).to_numpy().astype("datetime64[ns]")
+    past = before.to_numpy().astype("datetime64[ns]")[None, :]
+    usable = past >= first_sold[:, None]
+    if triggered:
+        usable &= past < first.to_numpy().astype("datetime64[ns]")[:, None]
+    observed = {metric: _at(grid, product_id, dates) for metric, grid in grids.items()}
     # a price carried over from a day of the other arm says nothing about this one
-    sold = days.pivot(index="product_id", columns="date", values="is_sold").reindex(index=product_id, columns=since)
-    observed = {metric: grid.reindex(index=product_id, columns=since).to_numpy(float) for metric, grid in grids.items()}
-    observed["price"] = np.where(sold.eq(True).to_numpy(), observed["price"], np.nan)
-    arms = {CONTROL: 0.0} | {arm.name: 1.0 for arm in experiment.arms}
-    cells = assignments.assign(arm=assignments["arm"].map(arms).astype(float))
+    sold = _at(days.pivot(index="product_id", columns="date", values="is_sold").astype(float), product_id, dates)
+    observed["price"] = np.where(sold == 1.0, observed["price"], np.nan)
     shaped = {
-        name: cells.pivot(index="product_id", columns="date", values=name).reindex(index=product_id, columns=since)
+        name: _at(cells.pivot(index="product_id", columns="date", values=name).astype(float), product_id, dates)
         for name in ("arm", "in_analysis", "probability")
     }
     units = assignments.drop_duplicates("product_id").set_index("product_id")["unit_id"]
     return Panel(
         product_id=product_id,
-        date=since.to_numpy().astype("datetime64[D]"),
+        date=dates,
         unit_id=units.reindex(product_id).to_numpy(dtype=object),
         category=known["category"].reindex(product_id).fillna("unknown").to_numpy(dtype=object),
-        arm=shaped["arm"].to_numpy(dtype=float),
-        in_analysis=shaped["in_analysis"].eq(True).to_numpy(),
-        probability=shaped["probability"].to_numpy(dtype=float),
-        phase=_phase(experiment, grain, since),
+        arm=shaped["arm"],
+        in_analysis=shaped["in_analysis"] == 1.0,
+        probability=shaped["probability"],
+        phase=_phase(experiment, grain, dates),
         history={
-            metric: np.where(on_sale, grid.reindex(index=product_id, columns=before).to_numpy(dtype=float), np.nan)
+            metric: np.where(usable, grid.reindex(index=product_id, columns=before).to_numpy(dtype=float), np.nan)
             for metric, grid in grids.items()
         },
         observed=observed,
         kind=experiment.design.kind,
         grain=grain,
         imported=experiment.assignment.source is not None,
+        drawn=drawn.reindex(product_id).to_numpy(dtype=np.int64),
+        eve=before.searchsorted(first) if triggered else None,
+        block=_blocks(first, start) if triggered else None,
     )
+
+
+def _window(calendar: pd.DatetimeIndex, start: pd.Timestamp, through: pd.Timestamp) -> NDArray[np.datetime64]:
+    """Return the periods (T,) of a design that starts by the calendar."""
+    return calendar[(calendar >= start) & (calendar <= through)].to_numpy().astype("datetime64[D]")
+
+
+def _blocks(first: pd.Series, start: pd.Timestamp) -> NDArray[np.int64]:
+    """Return the start week (N,) of each product."""
+    return np.asarray((first - start).dt.days // DAYS_OF_A_BLOCK, dtype=np.int64)
+
+
+def _event_dates(cells: pd.DataFrame, product_id: NDArray[np.object_]) -> NDArray[np.datetime64]:
+    """Return the periods (N, T) of each product from its own start on, NaT after its last."""
+    ordered = cells.sort_values(["product_id", "date"])
+    place = ordered.assign(place=ordered.groupby("product_id").cumcount())
+    grid = place.pivot(index="product_id", columns="place", values="date").reindex(product_id)
+    return grid.to_numpy().astype("datetime64[D]")
+
+
+def _at(grid: pd.DataFrame, product_id: NDArray[np.object_], dates: NDArray[np.datetime64]) -> NDArray[np.float64]:
+    """Return the values of a grid of product and date at the dates (T,) of all products, or (N, T) of each."""
+    rows = grid.reindex(index=product_id)
+    if dates.ndim == 1:
+        return rows.reindex(columns=pd.DatetimeIndex(dates)).to_numpy(dtype=float)
+    column = pd.DatetimeIndex(rows.columns).get_indexer(pd.DatetimeIndex(dates.ravel())).reshape(dates.shape)
+    values = rows.to_numpy(dtype=float)
+    return np.where(column >= 0, values[np.arange(len(values))[:, None], column], np.nan)
 
 
 def attributes(features: pd.DataFrame, product_id: NDArray[np.object_]) -> pd.DataFrame:
@@ -100,17 +141,16 @@ def attributes(features: pd.DataFrame, product_id: NDArray[np.object_]) -> pd.Da
     return own.assign(**logs).reset_index(drop=True)
 
 
-def _phase(experiment: Experiment, grain: Grain, since: pd.DatetimeIndex) -> NDArray[np.int64]:
+def _phase(experiment: Experiment, grain: Grain, dates: NDArray[np.datetime64]) -> NDArray[np.int64]:
     if experiment.design.kind != "crossover":
-        return np.ones(len(since), dtype=np.int64)
-    days = (since - pd.Timestamp(experiment.start)).days.to_numpy()
+        return np.ones(dates.shape[-1], dtype=np.int64)
+    days = (dates - np.datetime64(experiment.start)).astype(int)
     return days // (7 if grain == "week" else 1) // experiment.design.phase + 1
 
 
 def load_panel(bench: Workbench, experiment: Experiment) -> Panel:
     """Return the panel of an experiment from the lake, through its end or the as-of date, whichever is first."""
-    window = bench.window(experiment)
-    through = min(window.end, bench.as_of or window.end)
+    through = bench.through(experiment)
     assignments = bench.lake.read(ASSIGNMENTS, experiment.id)
     products = sorted(set(assignments["product_id"].to_pylist()))
     days = bench.days(products, since=bench.history_start(experiment), through=through)
@@ -125,17 +165,19 @@ def window_of(detrend: Detrend) -> int | None:
 
 def detrended_table(experiment: Experiment, one: Panel, predicted: dict[str, NDArray[np.float64]]) -> pa.Table:
     """Return observed, predicted and residual as rows of product, period and metric."""
-    n, t = len(one.product_id), len(one.date)
+    t = one.arm.shape[1]
+    dates = one.dates.ravel()
+    cell = ~np.isnat(dates)
     tables = [
         pa.table(
             {
-                "experiment_id": pa.array([experiment.id] * (n * t), pa.string()),
-                "product_id": pa.array(np.repeat(one.product_id, t), pa.string()),
-                "date": pa.array(np.tile(one.date, n)),
-                "metric": pa.array([metric] * (n * t), pa.string()),
-                "observed": pa.array(observed.ravel(), from_pandas=True),
-                "predicted": pa.array(predicted[metric].ravel(), from_pandas=True),
-                "residual": pa.array((observed - predicted[metric]).ravel(), from_pandas=True),
+                "experiment_id": pa.array([experiment.id] * int(cell.sum()), pa.string()),
+                "product_id": pa.array(np.repeat(one.product_id, t)[cell], pa.string()),
+                "date": pa.array(dates[cell]),
+                "metric": pa.array([metric] * int(cell.sum()), pa.string()),
+                "observed": pa.array(observed.ravel()[cell], from_pandas=True),
+                "predicted": pa.array(predicted[metric].ravel()[cell], from_pandas=True),
+                "residual": pa.array((observed - predicted[metric]).ravel()[cell], from_pandas=True),
             }
         )
         for metric, observed in one.observed.items()
@@ -239,13 +281,21 @@ def read_leaves(rows: pa.Table, one: Panel, reason: str | None) -> Leaves:
 
 
 def effects_table(
-    experiment: Experiment, found: Iterable[tuple[str, str, str, hpte.Effect]], *, so_far: str | None
+    experiment: Experiment,
+    found: Iterable[tuple[str, str, str, str, hpte.Effect]],
+    *,
+    quoted: str,
+    so_far: str | None,
 ) -> pa.Table:
-    """Return the effects as rows; `so_far` is the last period of a running experiment and enters every reason."""
-    imported = experiment.assignment.source is not None
-    quoted = headline(unit=experiment.assignment.unit, kind=experiment.design.kind, imported=imported)
+    """Return the effects (arm, metric, scale, estimator, effect) as rows.
+
+    Parameters
+    ----------
+    quoted : the estimator that is the headline.
+    so_far : last period of a running experiment; it enters every reason.
+    """
     rows = []
-    for metric, scale, estimator, effect in found:
+    for arm, metric, scale, estimator, effect in found:
         notes = [effect.reason, f"running: periods through {so_far} only." if so_far else None]
         if experiment.assignment.unit == "cluster" and estimator == "hpte":
             notes.append("Clusters are assigned: comparing like with like re-creates the interference; quote hajek.")
@@ -256,8 +306,8 @@ def effects_table(
                 "metric": metric,
                 "scale": scale,
                 "estimator": estimator,
-                "arm": experiment.arms[0].name,
-                "estimand": _estimand(experiment, metric, scale, effect.estimand),
+                "arm": arm,
+                "estimand": _estimand(experiment, arm, metric, scale, effect.estimand),
                 **numbers,
                 "n_treated": effect.n_treated,
                 "n_control": effect.n_control,
@@ -269,6 +319,18 @@ def effects_table(
             }
         )
     return pa.Table.from_pylist(rows, schema=TABLES["experiment.effects"].schema)
+
+
+def doses(experiment: Experiment) -> NDArray[np.float64] | None:
+    """Return the price of each arm against control in per cent (arms + 1,), 0 first; None where it is no line.
+
+    That is, with one treatment arm, or with an arm whose prices are a table.
+    """
+    multipliers = [experiment.control.price_multiplier, *(arm.price_multiplier for arm in experiment.arms)]
+    known = [multiplier for multiplier in multipliers if multiplier is not None]
+    if len(experiment.arms) < 2 or len(known) < len(multipliers):
+        return None
+    return 100.0 * (np.array(known) / known[0] - 1.0)
 
 
 def diagnostics_table(experiment: Experiment, found: list[Diagnostic]) -> pa.Table:
@@ -289,16 +351,20 @@ def diagnostics_table(experiment: Experiment, found: list[Diagnostic]) -> pa.Tab
 _EFFECT_NUMBERS = ("effect", "se", "ci_lower", "ci_upper", "p_value", "two_arm_share")
 _WHEN = {
     "time_bound": "mean over the analysed periods after the switch",
+    "triggered": "event time: mean over the analysed periods after each product's own trigger, first trigger only, "
+    "triggered products alone",
     "crossover": "after the blackout, mean over the phases",
     "random_days": "same-day effect, short of the long run where effects carry over",
 }
 _POINTS = {"profit": "points per revenue"}
 
 
-def _estimand(experiment: Experiment, metric: str, scale: str, words: str) -> str:
+def _estimand(experiment: Experiment, arm: str, metric: str, scale: str, words: str) -> str:
     unit = f"of {metric} per product and period"
     if scale == "relative":
         unit = f"of {metric}, " + _POINTS.get(metric, "as part of its level under control")
+    if arm == DOSE_LINE:
+        unit = f"change {unit}, for each per cent of price above control, over all arms"
     return f"{words}; {unit}; {_WHEN[experiment.design.kind]}"
 
 
@@ -309,4 +375,4 @@ def _number(value: float) -> float | None:
 def _grid(detrended: pa.Table, metric: str, column: str, one: Panel) -> NDArray[np.float64]:
     frame = to_pandas(detrended)
     grid = frame[frame["metric"] == metric].pivot(index="product_id", columns="date", values=column)
-    return grid.reindex(index=one.product_id, columns=pd.DatetimeIndex(one.date)).to_numpy(dtype=float)
+    return _at(grid, one.product_id, one.date)

@@ -8,7 +8,10 @@ from pricelab_dagster import engine
 from pricelab_dagster.tables import TABLES
 
 FOLDER = Path(__file__).resolve().parent.parent / "dbt_like_sql"
-SOURCES = ("sales", "products", "events", "incumbent_prices", "policies", "policy_prices", "experiments")
+SOURCES = (
+    *("sales", "products", "events", "incumbent_prices", "experiments"),
+    *("policies", "policy_prices", "endings", "cells_in_force", "cells_ever"),
+)
 
 
 class ModelError(Exception):

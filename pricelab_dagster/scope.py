@@ -1,5 +1,8 @@
 """The products that an experiment covers, by what was known of them before its start."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import pyarrow as pa
 
 from pricelab_dagster.engine import EngineError
@@ -7,8 +10,16 @@ from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.workbench import FEATURES, Workbench, stage_rng
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The products drawn from a scope, sorted, and the probability with which each of them was."""
+
+    products: list[str]
+    inclusion_probability: float
+
+
 def products(bench: Workbench, experiment: Experiment, features: pa.Table) -> list[str]:
-    """Return the sorted products that an experiment covers, by its `where`, its list, or its imported assignment.
+    """Return the sorted products of a scope, by its `where` or its list, before any sample is drawn.
 
     Raises
     ------
@@ -27,11 +38,23 @@ def products(bench: Workbench, experiment: Experiment, features: pa.Table) -> li
     if not found:
         allowed = "true for at least one product"
         raise LabError(experiment.file, "scope.where", experiment.scope.where, allowed, "Widen the scope.")
-    sample = experiment.scope.sample
-    if sample.share == 1.0:
-        return found
-    rng = stage_rng(sample.seed, experiment.id, "sample")
-    return sorted(rng.choice(found, size=max(1, round(sample.share * len(found))), replace=False).tolist())
+    return found
+
+
+def sample(experiment: Experiment, covered: Sequence[str], clusters: Mapping[str, str]) -> Sample:
+    """Return the sample of a scope: each unit, product or cluster, has the same probability to be in it.
+
+    `clusters` names the cluster of each product; it is read when clusters are sampled.
+    """
+    wanted = experiment.scope.sample
+    if wanted.share == 1.0:
+        return Sample(list(covered), 1.0)
+    unit_of = {product: clusters[product] if wanted.unit == "cluster" else product for product in covered}
+    units = sorted(set(unit_of.values()))
+    size = max(1, round(wanted.share * len(units)))
+    rng = stage_rng(wanted.seed, experiment.id, "sample")
+    drawn = set(rng.choice(units, size=size, replace=False).tolist())
+    return Sample(sorted(product for product in covered if unit_of[product] in drawn), size / len(units))
 
 
 def matching(bench: Workbench, experiment: Experiment, features: pa.Table) -> list[str]:

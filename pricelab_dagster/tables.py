@@ -76,6 +76,7 @@ _SPECS = [
             product_id  | text | product that the event touches
             occurred_on | day  | date of the event
             kind        | text | kind of event, which triggered experiments name
+            n_rows      | whole | rows of the source that hold the event; it counts once
         """),
         ("event_id", "product_id", "occurred_on", "kind"),
     ),
@@ -163,6 +164,20 @@ _SPECS = [
         partitioned=True,
     ),
     TableSpec(
+        "experiment.drawn_arms",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id  | text | product
+            unit_id     | text | what is drawn together: the product, or its cluster
+            arm         | text | arm drawn for the unit before any event
+            probability | real | exact probability that the unit is treated, over all treatment arms
+        """
+        ),
+        ("product_id",),
+        partitioned=True,
+    ),
+    TableSpec(
         "experiment.triggers",
         _columns(
             _EXPERIMENT
@@ -170,13 +185,13 @@ _SPECS = [
             event_id    | text | event
             product_id  | text | product
             occurred_on | day  | date of the event
-            arm         | text | arm drawn for the product before any event
-            start       | day  | first period of the product's experiment
-            end         | day  | last period of the product's experiment
+            arm         | text | arm drawn for the product before any event; null for a product outside the scope
+            start       | day  | first period of the unit's own experiment; null where nothing starts
+            end         | day  | last period of the unit's own experiment
             status      | text | started, ghost, duplicate, unknown_product, outside_window, inside_running or late
         """
         ),
-        ("event_id", "product_id", "occurred_on"),
+        ("event_id", "product_id", "occurred_on", "status"),
         partitioned=True,
     ),
     TableSpec(
@@ -188,7 +203,7 @@ _SPECS = [
             date        | day  | period
             arm         | text | control, or the name of the treatment arm whose price is in force
             in_analysis | flag | false in a blackout
-            probability | real | exact probability that the design treats this cell; null for imported assignments
+            probability | real | exact probability that the cell is treated, over all arms; null for imported ones
             unit_id     | text | what is drawn together: the product, or its cluster
         """
         ),

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import combinations
 
 import pyarrow as pa
 
-from pricelab_dagster import scope
+from pricelab_dagster import collisions, scope
 from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import Experiment, LabError, Source, unknown_column_error
 from pricelab_dagster.lab.config import ProductsSource
 from pricelab_dagster.models import models
 from pricelab_dagster.tables import TABLES
-from pricelab_dagster.workbench import FEATURES, Workbench
+from pricelab_dagster.workbench import ASSIGNMENTS, DRAWN_ARMS, FEATURES, Workbench
 
 MIN_UNITS = 4
 
@@ -46,10 +45,16 @@ def check(bench: Workbench) -> Findings:
     """
     found = check_files(bench, ())
     staged = _staged(bench)
-    errors = found.errors + [error for name in found.valid if (error := _scope_error(staged, name)) is not None]
-    broken = {error.file for error in errors}
-    valid = [name for name in found.valid if bench.experiment(name).file not in broken]
-    return Findings(valid, errors, overlaps(bench), staged.run_model(models()["intermediate.int_data_quality"]))
+    errors = list(found.errors)
+    claims = {}
+    for name in found.valid:
+        experiment = bench.experiment(name)
+        try:
+            claims[name] = collisions.claim(bench, experiment, _priced(staged, experiment))
+        except LabError as error:
+            errors.append(error)
+    quality = staged.run_model(models()["intermediate.int_data_quality"])
+    return Findings(list(claims), errors, collisions.sentences(claims), quality)
 
 
 def check_files(bench: Workbench, ids: Sequence[str]) -> Findings:
@@ -103,7 +108,7 @@ def check_experiment(bench: Workbench, experiment: Experiment, calendar: Calenda
     ------
     LabError : for a scope that does not bind, a start without history, or a start between the weeks.
     """
-    bench.refuse_unsupported(experiment)
+    bench.refuse_unsupported()
     for key, source in experiment.tables().items():
         _check_source(bench, experiment.file, key.removesuffix(".source"), source)
     if experiment.start <= calendar.first:
@@ -124,44 +129,39 @@ def check_experiment(bench: Workbench, experiment: Experiment, calendar: Calenda
     bench.refuse_changed_design(experiment)
 
 
-def overlaps(bench: Workbench) -> list[str]:
-    """Return a sentence for each pair of experiments that touch a product in the same period."""
-    assigned = {}
-    for experiment in bench.lab.experiments.values():
-        if bench.lake.exists("experiment.assignments", experiment.id):
-            rows = bench.lake.read("experiment.assignments", experiment.id)
-            assigned[experiment.id] = set(zip(rows["product_id"].to_pylist(), rows["date"].to_pylist(), strict=True))
-    found = []
-    for one, other in combinations(assigned, 2):
-        both = assigned[one] & assigned[other]
-        if both:
-            product, day = min(both)
-            found.append(f"{one} and {other} both price product {product} on {day}, and {len(both) - 1} cells more")
-    return found
-
-
 def _staged(bench: Workbench) -> Workbench:
     """Return the lab with its sales, products and calendar in memory."""
-    for name in ("staging.stg_sales", "staging.stg_products", "intermediate.int_product_days"):
+    for name in ("staging.stg_sales", "staging.stg_products", "staging.stg_events", "intermediate.int_product_days"):
         bench = bench.with_table(name, bench.run_model(models()[name]))
     return bench
 
 
-def _scope_error(bench: Workbench, name: str) -> LabError | None:
-    """Return why an experiment's scope cannot be drawn from, judged on its features in memory."""
-    experiment = bench.experiment(name)
-    try:
-        covered = scope.products(bench, experiment, bench.run_model(models()[FEATURES], experiment))
-    except LabError as error:
-        return error
-    if len(covered) < MIN_UNITS:
-        allowed = f"a scope of at least {MIN_UNITS} products"
-        return LabError(experiment.file, "scope", f"{len(covered)} products", allowed, "Widen the scope.")
-    return None
+def _priced(bench: Workbench, experiment: Experiment) -> list[str]:
+    """Return the products that an experiment prices, or would: as drawn once it has started, else from its scope.
+
+    Raises
+    ------
+    LabError : when the scope cannot be drawn from, judged on its features in memory.
+    """
+    for table in (DRAWN_ARMS, ASSIGNMENTS):
+        if bench.is_frozen(experiment) and bench.lake.exists(table, experiment.id):
+            drawn = sorted(set(bench.lake.read(table, experiment.id)["product_id"].to_pylist()))
+            if drawn:
+                return drawn
+    covered = scope.products(bench, experiment, bench.run_model(models()[FEATURES], experiment))
+    if experiment.scope.sample.unit == "product":
+        covered = scope.sample(experiment, covered, {}).products
+    needed = max(MIN_UNITS, 2 * (len(experiment.arms) + 1))
+    if len(covered) < needed:
+        allowed = f"a scope of at least {needed} products"
+        raise LabError(experiment.file, "scope", f"{len(covered)} products", allowed, "Widen the scope.")
+    return covered
 
 
 def _check_source(bench: Workbench, file: str, key: str, source: Source) -> None:
     root, files = bench.lab.root, source.files(bench.lab.root)
+    if source.is_empty(root):
+        return
     prefix = "query" if source.query is not None else "source"
     try:
         available = bench.engine.sql(f"{source.select_all(root)} limit 0", files=files).schema.names

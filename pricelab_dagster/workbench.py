@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pricelab_dagster.engine import Engine, EngineError, Table, View, write_database
+from pricelab_dagster import inputs, triggering
+from pricelab_dagster.engine import Engine, EngineError, Table, write_database
 from pricelab_dagster.lab import Experiment, Grain, Lab, LabError, difference
 from pricelab_dagster.lake import Lake
 from pricelab_dagster.lifecycle import Status, Window
@@ -21,17 +22,9 @@ from pricelab_dagster.models import Assertion, Model, assertions
 from pricelab_dagster.tables import TABLES
 
 PLAN = "experiment.price_plan"
-ASSIGNMENTS, FEATURES, EDGES = (
-    "experiment.assignments",
-    "intermediate.int_product_features",
-    "spillover.substitute_edges",
-)
+ASSIGNMENTS, DRAWN_ARMS, EVENTS = "experiment.assignments", "experiment.drawn_arms", "staging.stg_events"
+FEATURES, EDGES = "intermediate.int_product_features", "spillover.substitute_edges"
 SHARED_COMPUTATION_VERSION = "1"
-_EMPTY_SOURCES = {
-    "products": {"product_id": pa.string(), "category": pa.string()},
-    "events": {"event_id": pa.string(), "product_id": pa.string(), "occurred_on": pa.date32(), "kind": pa.string()},
-    "incumbent_prices": {"product_id": pa.string(), "date": pa.date32(), "price": pa.float64()},
-}
 
 
 @dataclass(frozen=True)
@@ -128,12 +121,55 @@ class Workbench:
         same = stored.get("design") == experiment.design_dict() and stored.get("end") == str(
             self.window(experiment).end
         )
-        if self.status(experiment) is Status.PLANNED:
-            return same and self.lake.exists(PLAN, experiment.id)
+        if not same or self.unseen_events(experiment):
+            return False
+        if not self.has_begun(experiment):
+            return self.lake.exists(PLAN, experiment.id)
         through = self.lake.metadata("experiment.effects", experiment.id).get("through")
-        reached = min(self.window(experiment).end, self.as_of or date.max)
         done = self.lake.exists("experiment.diagnostics", experiment.id)
-        return same and done and through == reached.isoformat()
+        return done and through == self.through(experiment).isoformat()
+
+    def through(self, experiment: Experiment) -> date:
+        """Return the last period that an estimate may look at: the end, or the as-of date of a running experiment."""
+        return min(self.window(experiment).end, self.as_of or date.max)
+
+    def has_begun(self, experiment: Experiment) -> bool:
+        """Return whether a product of the experiment has been in an arm by the as-of date: there is something to see.
+
+        A triggered experiment has not until its first trigger, whatever its status.
+        """
+        first = self.lake.metadata(ASSIGNMENTS, experiment.id).get("first_assigned", experiment.start.isoformat())
+        return self.as_of is not None and first is not None and str(first) <= self.as_of.isoformat()
+
+    def unseen_events(self, experiment: Experiment, events: pa.Table | None = None) -> list[triggering.Event]:
+        """Return the events that concern a triggered experiment and have no verdict in `experiment.triggers` yet.
+
+        Parameters
+        ----------
+        events : rows like staging.stg_events, by default that table.
+        """
+        design = experiment.design
+        if design.kind != "triggered" or not self.awaits_events(experiment):
+            return []
+        if events is None:
+            if not self.lake.exists(EVENTS):
+                return []
+            events = self.lake.read(EVENTS)
+        known = self.lake.read("staging.stg_products")["product_id"].to_pylist()
+        scope = self.lake.read(DRAWN_ARMS, experiment.id)["product_id"].to_pylist()
+        concerned = triggering.events_of(events, design.event, known, scope)
+        return triggering.unseen(concerned, self.seen_events(experiment))
+
+    def awaits_events(self, experiment: Experiment) -> bool:
+        """Return whether events may still start a unit of an experiment: it is triggered, drawn here, and not over."""
+        drawn = self.lake.exists(DRAWN_ARMS, experiment.id) and experiment.assignment.source is None
+        return experiment.design.kind == "triggered" and drawn and self.status(experiment) is not Status.CONCLUDED
+
+    def seen_events(self, experiment: Experiment) -> pa.Table:
+        """Return the verdicts on events so far; none before the first run."""
+        if not self.lake.exists(triggering.TRIGGERS, experiment.id):
+            return TABLES[triggering.TRIGGERS].schema.empty_table()
+        return self.lake.read(triggering.TRIGGERS, experiment.id)
 
     def is_frozen(self, experiment: Experiment) -> bool:
         """Return whether the experiment has started as it was drawn, whatever start its file names now."""
@@ -164,7 +200,7 @@ class Workbench:
                 "Undo the change, or stop this experiment and add a new one.",
             )
 
-    def refuse_unsupported(self, experiment: Experiment) -> None:
+    def refuse_unsupported(self) -> None:
         """Refuse keys that validate but whose work this version does not do.
 
         Raises
@@ -174,35 +210,10 @@ class Workbench:
         if self.lab.config.engine.kind != "duckdb":
             found, allowed = self.lab.config.engine.kind, "duckdb in this version"
             raise LabError("pricelab.yaml", "engine.kind", found, allowed, "Set it to duckdb.")
-        if experiment.design.kind == "triggered":
-            allowed = "time_bound, random_days or crossover in this version: triggers are read but not yet acted on"
-            raise LabError(experiment.file, "design.kind", "triggered", allowed, "Use another design.")
-        if len(experiment.arms) > 1:
-            names = [arm.name for arm in experiment.arms]
-            allowed = "one arm in this version: several arms are read but not yet drawn"
-            raise LabError(
-                experiment.file, "treatment", names, allowed, "Keep one arm, or write one experiment for each."
-            )
-        if experiment.scope.sample.unit == "cluster" and experiment.scope.sample.share < 1:
-            allowed = "product in this version: clusters are not yet sampled"
-            raise LabError(experiment.file, "scope.sample.unit", "cluster", allowed, "Use product.")
 
     def source(self, name: str, experiment: Experiment | None = None) -> Table:
         """Return what stands under `source.<name>` in the models."""
-        if name == "policies" and experiment is not None:
-            return _policies(experiment)
-        if name == "policy_prices" and experiment is not None:
-            return self._policy_prices(experiment)
-        if name == "experiments":
-            return self._experiments()
-        config, root = self.lab.config, self.lab.root
-        source = config.sources().get({"incumbent_prices": "prices.incumbent"}.get(name, name))
-        if source is None:
-            return pa.schema(_EMPTY_SOURCES[name]).empty_table()
-        query = source.select(root)
-        if name == "sales" and not config.has_cost:
-            query = f"select *, cast(null as double) as cost from ({query}) as sales"
-        return View(query, tuple(source.files(root)))
+        return inputs.source(self, name, experiment)
 
     def run_model(self, model: Model, experiment: Experiment | None = None) -> pa.Table:
         """Return the rows of a model; it sees only the tables that its SQL names."""
@@ -270,6 +281,7 @@ class Workbench:
         """Return the plan that was handed out before the start, up to a stop; None where it may still change.
 
         Prices of an incumbent source follow that source to the end; those of the shelf are known before the start.
+        Cells of triggers since then are not in it.
         """
         if self.lab.config.prices or not self.is_frozen(experiment) or not self.lake.exists(PLAN, experiment.id):
             return None
@@ -342,20 +354,6 @@ class Workbench:
         partition = experiment.id if experiment is not None and TABLES[name].partitioned else None
         return self.lake.source(name, partition)
 
-    def _policy_prices(self, experiment: Experiment) -> Table:
-        schema = pa.schema(
-            [("arm", pa.string()), ("product_id", pa.string()), ("date", pa.date32()), ("price", pa.float64())]
-        )
-        tables = [schema.empty_table()]
-        for key, source in experiment.tables().items():
-            if not key.endswith(".prices"):
-                continue
-            arm = "control" if key.startswith("control") else experiment.arms[0].name
-            rows = self.engine.sql(source.select(self.lab.root), files=source.files(self.lab.root))
-            arms = pa.array([arm] * rows.num_rows, pa.string())
-            tables.append(rows.append_column("arm", arms).select(schema.names).cast(schema))
-        return pa.concat_tables(tables)
-
     def facts(self, experiment: Experiment) -> dict[str, object]:
         """Return what is stored beside an assignment, so that a retired experiment can still be named."""
         window = self.window(experiment)
@@ -368,34 +366,7 @@ class Workbench:
             "design": experiment.design_dict(),
         }
 
-    def _experiments(self) -> pa.Table:
-        stated = {name: (self.facts(one), self.status(one)) for name, one in self.lab.experiments.items()}
-        stated |= {name: (self.lake.metadata(ASSIGNMENTS, name), Status.RETIRED) for name in self.retired()}
-        rows = [
-            {
-                "experiment_id": name,
-                "title": facts["title"],
-                "owner": facts["owner"],
-                "design": facts["kind"],
-                "status": str(status),
-                "start": date.fromisoformat(str(facts["start"])),
-                "end": date.fromisoformat(str(facts["end"])),
-            }
-            for name, (facts, status) in stated.items()
-        ]
-        names = ("experiment_id", "title", "owner", "design", "status", "start", "end")
-        types = {column.name: column.type for column in TABLES["marts.dim_experiments"].columns}
-        return pa.Table.from_pylist(rows, schema=pa.schema([(name, types[name]) for name in names]))
-
 
 def stage_rng(seed: int, experiment_id: str, stage: str) -> np.random.Generator:
     """Return the generator of one stage of one experiment, the same on every machine."""
     return np.random.default_rng([seed, zlib.crc32(experiment_id.encode()), zlib.crc32(stage.encode())])
-
-
-def _policies(experiment: Experiment) -> pa.Table:
-    """Return the price multiplier of each arm; without a declared treatment no price is ours to set."""
-    control = experiment.control.price_multiplier if experiment.treatment is not None else None
-    multipliers = {arm.name: arm.price_multiplier for arm in experiment.arms} | {"control": control}
-    columns = {"arm": pa.array(list(multipliers), pa.string())}
-    return pa.table(columns | {"price_multiplier": pa.array(list(multipliers.values()), pa.float64())})

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pricelab_dagster.drawing import assignment_table, draw, imported_assignment
+from pricelab_dagster.drawing import assignment_table, draw
 from pricelab_dagster.engine import Engine
 from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.lake import shape
@@ -163,84 +163,3 @@ def test_a_scope_that_is_too_small_is_an_error_of_the_file(make_experiment: Make
     with pytest.raises(LabError, match=r"experiments/milk\.yaml.*number of units == [13]") as failure:
         drawn_table(experiment, rows=products().head(3))
     assert str(failure.value).endswith("must be 4 or more. Widen the scope or give smaller units.")
-
-
-def test_a_triggered_design_is_not_drawn_by_the_calendar(make_experiment: Make) -> None:
-    design = {"kind": "triggered", "start": "2024-01-08", "duration": 7, "event": "rain", "horizon": "2024-02-01"}
-    experiment = Experiment.model_validate(make_experiment().model_dump() | {"design": design})
-    with pytest.raises(LabError, match=r"design\.kind"):
-        drawn_table(experiment)
-
-
-def imported(text: str) -> pd.DataFrame:
-    rows = [line.split() for line in text.strip().splitlines()]
-    frame = pd.DataFrame(rows, columns=["product_id", "date", "arm"])
-    return frame.assign(date=pd.to_datetime("2024-01-" + frame["date"]))
-
-
-IMPORTED = """
-    a 08 blackout
-    a 09 treatment
-    a 10 blackout
-    a 11 blackout
-    a 12 control
-    b 08 control
-    b 09 control
-"""
-
-
-def test_a_blackout_carries_the_arm_of_the_next_counted_day(make_experiment: Make) -> None:
-    rows = imported_assignment(imported(IMPORTED), make_experiment("random_days"), ["a", "b"])
-    assert rows["product_id"].to_pylist() == ["a"] * 5 + ["b"] * 2
-    assert rows["arm"].to_pylist() == ["treatment"] * 2 + ["control"] * 5
-    assert rows["in_analysis"].to_pylist() == [False, True, False, False, True, True, True]
-    assert rows["date"].to_pylist() == [date(2024, 1, day) for day in (8, 9, 10, 11, 12, 8, 9)]
-    assert rows["unit_id"] == rows["product_id"]
-    assert rows["probability"].null_count == 7
-    assert set(rows["experiment_id"].to_pylist()) == {"milk"}
-
-
-def test_the_order_of_imported_rows_does_not_matter(make_experiment: Make) -> None:
-    rows = imported(IMPORTED)
-    first = imported_assignment(rows, make_experiment("random_days"), ["a", "b"])
-    assert imported_assignment(rows.sample(frac=1, random_state=2), make_experiment("random_days"), ["b", "a"]) == first
-
-
-def test_a_blackout_does_not_borrow_the_arm_of_another_product(make_experiment: Make) -> None:
-    with pytest.raises(LabError, match=r"assignment\.source == 'blackout'.*product a ends in one"):
-        imported_assignment(imported("a 08 treatment\na 09 blackout\nb 08 control"), make_experiment(), ["a", "b"])
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "found"),
-    [
-        ("time_bound", "a 08 treatment\na 09 control\nb 08 control\nb 09 control", "1 products, such as a"),
-        ("crossover", "a 08 treatment\na 20 control\nb 08 control\nb 30 control", "2 products, such as a"),
-    ],
-)
-def test_arms_that_the_declared_design_does_not_have_are_refused(
-    make_experiment: Make, kind: str, text: str, found: str
-) -> None:
-    experiment = make_experiment(kind, design={"phase": 14, "blackout": 0} if kind == "crossover" else None)
-    with pytest.raises(LabError, match=rf"{found}.*must be as {kind} has them.*random_days"):
-        imported_assignment(imported(text), experiment, ["a", "b"])
-
-
-def test_products_outside_the_scope_are_left_out(make_experiment: Make) -> None:
-    rows = imported_assignment(imported(IMPORTED), make_experiment("random_days"), ["b", "c"])
-    assert rows["product_id"].to_pylist() == ["b", "b"]
-    with pytest.raises(LabError, match="no product in scope"):
-        imported_assignment(imported(IMPORTED), make_experiment(), ["c"])
-
-
-def test_an_arm_with_another_name_is_refused_with_those_allowed(make_experiment: Make) -> None:
-    with pytest.raises(LabError, match=r"'treated'.*blackout, control, treatment"):
-        imported_assignment(imported("a 08 treated\nb 08 control"), make_experiment(), ["a", "b"])
-
-
-def test_imported_arms_may_be_named_in_the_file(make_experiment: Make) -> None:
-    experiment = make_experiment(treatment=[{"name": "cheaper", "price_multiplier": 0.9}])
-    rows = imported_assignment(imported("a 08 cheaper\nb 08 control"), experiment, ["a", "b"])
-    assert rows["arm"].to_pylist() == ["cheaper", "control"]
-    with pytest.raises(LabError, match="'treatment'"):
-        imported_assignment(imported("a 08 treatment"), experiment, ["a"])

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pricelab_dagster import frames
+from pricelab_dagster import estimating, frames
 from pricelab_dagster.lab import Experiment
 from pricelab_dagster.lab.analysis import Detrend
 from pricelab_dagster.lake import shape
@@ -252,7 +252,8 @@ def effect(**values: Any) -> Effect:
 
 
 def effects_rows(experiment: Experiment, found: list[tuple[str, str, str, Effect]], so_far: str | None = None) -> Any:
-    rows = frames.effects_table(experiment, found, so_far=so_far)
+    of_arm = [("treatment", *one) for one in found]
+    rows = frames.effects_table(experiment, of_arm, quoted=estimating.headline(experiment), so_far=so_far)
     assert shape("experiment.effects", rows).num_rows == len(found)
     return rows.to_pylist()
 

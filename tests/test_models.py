@@ -41,6 +41,7 @@ def test_a_model_comes_after_what_it_reads() -> None:
 def test_a_model_returns_the_columns_that_are_declared(name: str) -> None:
     model = models()[name]
     types = {"units": pa.float64(), "price": pa.float64(), "cost": pa.float64(), "price_multiplier": pa.float64()}
+    types |= {"ending": pa.float64()}
     days = dict.fromkeys(("date", "occurred_on", "start", "end"), pa.date32())
     sources = {
         "source.sales": ("product_id", "date", "units", "price", "cost"),
@@ -49,6 +50,9 @@ def test_a_model_returns_the_columns_that_are_declared(name: str) -> None:
         "source.incumbent_prices": ("product_id", "date", "price"),
         "source.policies": ("arm", "price_multiplier"),
         "source.policy_prices": ("arm", "product_id", "date", "price"),
+        "source.endings": ("ending",),
+        "source.cells_in_force": ("experiment_id", "product_id", "date", "arm"),
+        "source.cells_ever": ("experiment_id", "product_id", "date", "arm"),
         "source.experiments": ("experiment_id", "title", "owner", "design", "status", "start", "end"),
     }
     known = types | days

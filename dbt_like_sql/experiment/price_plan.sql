@@ -9,14 +9,35 @@ with assignments as (
     from experiment.assignments
 ),
 
--- shelf prices from the start on already carry the arms, so only earlier ones may stand in for the running policy
-shelf as (
+first_assigned as (
     select
         product_id,
-        date,
-        price
-    from intermediate.int_product_days
-    where not $has_incumbent and date < cast($start as date)
+        min(date) as first_date
+    from assignments
+    group by product_id
+),
+
+treated_elsewhere as (
+    select distinct
+        product_id,
+        date
+    from source.cells_ever
+    where arm <> 'control'
+),
+
+-- shelf prices from a product's own start on carry the arms, and so do those of its earlier experiments:
+-- only what is left may stand in for the running policy
+shelf as (
+    select
+        days.product_id,
+        days.date,
+        days.price
+    from intermediate.int_product_days as days
+    inner join first_assigned
+        on days.product_id = first_assigned.product_id
+    left join treated_elsewhere
+        on days.product_id = treated_elsewhere.product_id and days.date = treated_elsewhere.date
+    where not $has_incumbent and days.date < first_assigned.first_date and treated_elsewhere.product_id is null
 ),
 
 known_prices as (
@@ -132,6 +153,53 @@ rounded as (
     from guarded
 ),
 
+-- a price that the policy moves may have one of the allowed endings only: the nearest one inside the bounds
+candidates as (
+    select
+        rounded.product_id,
+        rounded.date,
+        rounded.exact_price,
+        round(floor(rounded.exact_price) + whole.step + endings.ending, $decimals) as price
+    from rounded
+    cross join source.endings as endings
+    cross join (select unnest([-1, 0, 1]) as step) as whole
+    where
+        abs(rounded.wanted_price - rounded.incumbent_price) > 1e-9
+        and round(floor(rounded.exact_price) + whole.step + endings.ending, $decimals)
+        between greatest(rounded.lower_bound, 0) and rounded.upper_bound
+),
+
+nearest as (
+    select
+        product_id,
+        date,
+        price
+    from (
+        select
+            product_id,
+            date,
+            price,
+            row_number() over (partition by product_id, date order by abs(price - exact_price), price) as distance
+        from candidates
+        where price > 0
+    ) as ranked
+    where distance = 1
+),
+
+ended as (
+    select
+        rounded.* exclude (guarded_price),
+        allowed.n_endings > 0
+        and nearest.price is null
+        and abs(rounded.wanted_price - rounded.incumbent_price) > 1e-9 as lacks_ending,
+        nearest.price as ending_price,
+        coalesce(nearest.price, rounded.guarded_price) as guarded_price
+    from rounded
+    cross join (select count(*) as n_endings from source.endings) as allowed
+    left join nearest
+        on rounded.product_id = nearest.product_id and rounded.date = nearest.date
+),
+
 noted as (
     select
         *,
@@ -140,14 +208,16 @@ noted as (
             when wanted_price is null and has_price_table then 'the table of this arm has no price for the day'
             when wanted_price is null then 'prices of this arm are set elsewhere'
             when incumbent_price is null then 'no incumbent price is known'
+            when lacks_ending then 'guard: no allowed ending within the bounds'
             when guarded_price = round(wanted_price, $decimals) then null
             when guarded_price = round(incumbent_price, $decimals) then 'guard: back to the incumbent price'
             when wanted_price > highest then 'guard: ceiling'
             when wanted_price < lowest then 'guard: floor'
             when wanted_price < lowest_margin then 'guard: minimum margin'
             when wanted_price < lowest_change or wanted_price > highest_change then 'guard: maximum change'
+            when ending_price is not null then 'guard: price ending'
         end as note
-    from rounded
+    from ended
 )
 
 select

@@ -154,6 +154,59 @@ events_broken as (
     where product_id is null or occurred_on is null
 ),
 
+events_repeated as (
+    select
+        'event stands more than once' as rule,
+        'events' as source,
+        coalesce(sum(n_rows), 0) as rows_found,
+        count(*) as rows_kept,
+        'counted once' as action
+    from staging.stg_events
+    where n_rows > 1
+),
+
+events_unknown as (
+    select
+        'event names a product that neither sells nor is in products' as rule,
+        'events' as source,
+        count(*) as rows_found,
+        0 as rows_kept,
+        'starts nothing' as action
+    from staging.stg_events as events
+    left join staging.stg_products as known
+        on events.product_id = known.product_id
+    where known.product_id is null
+),
+
+statuses as (
+    select unnest([
+        'started',
+        'ghost',
+        'duplicate',
+        'unknown_product',
+        'outside_window',
+        'inside_running',
+        'late'
+    ]) as status
+),
+
+triggers as (
+    select
+        concat('trigger is ', statuses.status) as rule,
+        'events' as source,
+        count(found.status) as rows_found,
+        case when statuses.status in ('started', 'ghost') then count(found.status) else 0 end as rows_kept,
+        case
+            when statuses.status = 'started' then 'treatment starts'
+            when statuses.status = 'ghost' then 'control starts'
+            else 'starts nothing'
+        end as action
+    from statuses
+    left join experiment.triggers as found
+        on statuses.status = found.status
+    group by statuses.status
+),
+
 incumbent_broken as (
     select
         'product, date or price is missing, or price is negative or not finite' as rule,
@@ -183,6 +236,12 @@ every_rule as (
     select * from products_unknown
     union all
     select * from events_broken
+    union all
+    select * from events_repeated
+    union all
+    select * from events_unknown
+    union all
+    select * from triggers
     union all
     select * from incumbent_broken
 )

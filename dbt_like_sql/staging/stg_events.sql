@@ -1,4 +1,4 @@
--- One row per outside event.
+-- One row per outside event: what happened to which product on which day.
 -- Events without an id are known by product, date and kind, so that a file read twice starts nothing twice.
 with events as (
     select * from source.events
@@ -17,9 +17,11 @@ named as (
     where product_id is not null and occurred_on is not null
 )
 
-select distinct
+select
     event_id,
     product_id,
     occurred_on,
-    kind
+    kind,
+    cast(count(*) as bigint) as n_rows
 from named
+group by event_id, product_id, occurred_on, kind

@@ -1,6 +1,7 @@
 """What runs by itself: new and changed experiments, the daily refresh, and the marts behind them."""
 
-import os
+import hashlib
+import json
 import warnings
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import dagster as dg
 
 from pricelab_dagster.defs.lake_assets import asset_key
 from pricelab_dagster.defs.partitions import EXPERIMENTS
-from pricelab_dagster.defs.resources import LabResource
+from pricelab_dagster.defs.resources import LabResource, lab_schedule
+from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import LabError
-from pricelab_dagster.lab.config import Schedule
 from pricelab_dagster.lab.sources import CONFIG_FILE
+from pricelab_dagster.models import models
 from pricelab_dagster.tables import TABLES
-from pricelab_dagster.workbench import Workbench
+from pricelab_dagster.triggering import TRIGGERS
+from pricelab_dagster.workbench import EVENTS, Workbench
 
 _LAB_TABLES = [name for name in TABLES if not TABLES[name].partitioned and not name.startswith("marts.")]
 _EXPERIMENT_TABLES = [name for name in TABLES if TABLES[name].partitioned]
+_EVENT_TABLES = [EVENTS, "intermediate.int_data_quality"]
 _MARTS = [name for name in TABLES if name.startswith("marts.")]
 
 refresh = dg.define_asset_job(
@@ -33,6 +37,13 @@ publish = dg.define_asset_job(
     "publish",
     selection=dg.AssetSelection.assets(*map(asset_key, _MARTS), dg.AssetKey("warehouse")),
     description="Build the marts and swap in the warehouse, from the experiments that succeeded.",
+)
+
+
+trigger = dg.define_asset_job(
+    "trigger",
+    selection=dg.AssetSelection.assets(*map(asset_key, [*_EVENT_TABLES, *_EXPERIMENT_TABLES])),
+    description="New outside events: read them, start what they trigger, extend the price plan, run the experiment.",
 )
 
 
@@ -68,6 +79,48 @@ def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.Sen
     )
 
 
+@dg.sensor(
+    job=trigger,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Watches the events source; an event that a triggered experiment has not judged yet runs it.",
+)
+def events(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.SensorResult | dg.SkipReason:
+    """Requests a run of each triggered experiment that an outside event concerns and that has not judged it yet.
+
+    The set of events seen is the table `experiment.triggers` itself: files that come late or out of order are not
+    skipped, and an event that was judged never asks again, whatever became of the tick or of the run. A first run is
+    left to the sensor `experiments`.
+    """
+    try:
+        bench = Workbench.open(Path(lab.root))
+        keys = event_runs(bench)
+    except (LabError, EngineError) as error:
+        return dg.SkipReason(str(error))
+    if not keys:
+        return dg.SkipReason("No event that a triggered experiment has not judged.")
+    return dg.SensorResult([dg.RunRequest(run_key=key, partition_key=name) for name, key in keys.items()])
+
+
+def event_runs(bench: Workbench) -> dict[str, str]:
+    """Return by experiment the key of the run that its new events ask for; one key is run once.
+
+    The key names the new events and the verdicts so far, so that a run that failed is asked for again once either has
+    changed, and not before.
+    """
+    waiting = [one for one in bench.lab.experiments.values() if bench.awaits_events(one)]
+    if not waiting or bench.lab.config.events is None:
+        return {}
+    staged = bench.run_model(models()[EVENTS])
+    found = {}
+    for one in waiting:
+        new = sorted(str((*event.key, event.n_rows)) for event in bench.unseen_events(one, staged))
+        if new:
+            judged = bench.lake.fingerprint(TRIGGERS, one.id)[:16]
+            found[one.id] = f"{one.id}:events:{hashlib.sha256(json.dumps(new).encode()).hexdigest()[:16]}:{judged}"
+    return found
+
+
 def due_runs(bench: Workbench) -> dict[str, str]:
     """Return by experiment the key of the run that its present state asks for; one key is run once.
 
@@ -82,26 +135,18 @@ def due_runs(bench: Workbench) -> dict[str, str]:
     }
 
 
-def _lab_schedule() -> tuple[str, str]:
-    """Return cron and time zone of the lab that PRICELAB_HOME names, the defaults without one."""
-    try:
-        config = Workbench.open(Path(os.environ["PRICELAB_HOME"])).lab.config
-    except (KeyError, LabError):
-        return Schedule().cron, "UTC"
-    return config.schedule.cron, config.time_zone
-
-
 @dg.definitions
 def automation() -> dg.Definitions:
     """Return jobs, sensors and the schedule."""
-    cron, time_zone = _lab_schedule()
+    cron, time_zone = lab_schedule()
     daily = dg.ScheduleDefinition(
         name="daily_refresh",
         job=refresh,
         cron_schedule=cron,
         execution_timezone=time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Reads the sources anew; the sensor `experiments` then runs the experiments that are under way.",
+        description="Reads the sources anew; the sensor `experiments` then runs the experiments that are under way. "
+        "After days without a daemon the last missed tick is run: one refresh reads all that has come since.",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=dg.BetaWarning)
@@ -111,4 +156,5 @@ def automation() -> dg.Definitions:
             default_status=dg.DefaultSensorStatus.RUNNING,
             description="Builds marts and warehouse when the experiments that changed have settled.",
         )
-    return dg.Definitions(jobs=[refresh, experiment, publish], schedules=[daily], sensors=[experiments, marts])
+    jobs = [refresh, experiment, trigger, publish]
+    return dg.Definitions(jobs=jobs, schedules=[daily], sensors=[experiments, events, marts])

@@ -1,6 +1,28 @@
-"""When assets materialise by themselves."""
+"""When assets materialise by themselves, and when they count as overdue."""
+
+from datetime import timedelta
 
 import dagster as dg
+from dagster_shared.check import CheckError
+
+_INTERVALS = (
+    *(timedelta(days=days) for days in (28, 7, 1)),
+    *(timedelta(minutes=minutes) for minutes in (23 * 60, 12 * 60, 8 * 60, 6 * 60, 3 * 60, 60, 30, 15, 5, 1)),
+)
+
+
+def fresh_by_schedule(cron: str, time_zone: str) -> dg.FreshnessPolicy:
+    """Return the policy that a table was read anew since the schedule's last tick but one.
+
+    It fails at a tick when the refresh of the tick before has not happened, until one does. The longest interval that
+    Dagster accepts for the cron is the one between two ticks.
+    """
+    for interval in _INTERVALS:
+        try:
+            return dg.FreshnessPolicy.cron(deadline_cron=cron, lower_bound_delta=interval, timezone=time_zone)
+        except CheckError:
+            continue
+    raise ValueError(f"schedule.cron == {cron!r}, must tick at most once a minute. Give five fields of a cron.")
 
 
 def publish_when_settled() -> dg.AutomationCondition:

@@ -20,30 +20,36 @@ def effects(stage: Stage) -> Output:
     One bootstrap draw over assignment units serves all metrics. Of a running experiment the rows cover the periods so
     far and say so.
     """
-    from pricelab_dagster import frames
-    from pricelab_dagster.science import panel as science
+    from pricelab_dagster import estimating, frames
 
     bench, experiment = stage.bench, stage.experiment
-    one, analysis = frames.load_panel(bench, experiment), experiment.analysis
+    one = frames.load_panel(bench, experiment)
     reason = bench.lake.metadata(LEAVES, experiment.id).get("reason")
-    found = science.estimates(
+    staggered = bool(bench.lake.metadata(ASSIGNMENTS, experiment.id).get("is_staggered"))
+    found = estimating.estimates(
+        experiment,
         one,
         frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED)),
         frames.read_leaves(stage.read(LEAVES), one, str(reason) if reason else None),
-        trim=analysis.trim.method,
-        c=analysis.trim.c,
-        n_replicates=analysis.bootstrap.n_replicates,
-        confidence=analysis.confidence,
         rng=stage.rng("bootstrap"),
     )
     running = bench.status(experiment) is Status.RUNNING
-    rows = frames.effects_table(experiment, found, so_far=one.through if running else None)
-    return Output(rows, facts={"through": one.through}, metadata={"headline": _headline(rows), "through": one.through})
+    rows = frames.effects_table(
+        experiment,
+        found,
+        quoted=estimating.headline(experiment, staggered=staggered),
+        so_far=one.through if running else None,
+    )
+    return Output(
+        rows,
+        facts={"through": bench.through(experiment).isoformat()},
+        metadata={"headline": _headline(rows), "through": one.through},
+    )
 
 
 @experiment_asset(
     "experiment.diagnostics",
-    reads=[EFFECTS, TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS, "experiment.price_plan"],
+    reads=[EFFECTS, TRIMMED, DETRENDED, ASSIGNMENTS, "experiment.drawn_arms", FEATURES, DAYS, "experiment.price_plan"],
     group="effects",
     after_start=True,
 )
@@ -62,10 +68,13 @@ def diagnostics(stage: Stage) -> Output:
         X=frames.attributes(frames.to_pandas(stage.read(FEATURES)), one.product_id),
         plan=frames.to_pandas(stage.read("experiment.price_plan")),
         days=frames.to_pandas(
-            stage.bench.days(list(one.product_id), since=stage.experiment.start, through=one.date[-1].item())
+            stage.bench.days(
+                list(one.product_id), since=stage.experiment.start, through=stage.bench.through(stage.experiment)
+            )
         ),
         effects=frames.to_pandas(stage.read(EFFECTS)),
-        drawn_as_of=str(stage.bench.lake.metadata(ASSIGNMENTS, stage.experiment.id).get("drawn_as_of")),
+        facts=stage.bench.lake.metadata(ASSIGNMENTS, stage.experiment.id),
+        arms=frames.to_pandas(stage.read("experiment.drawn_arms")),
         rng=stage.rng("diagnostics"),
     )
     failed = [check.check_name for check in found if check.status == "failed"]
@@ -73,11 +82,11 @@ def diagnostics(stage: Stage) -> Output:
 
 
 def _headline(rows: pa.Table) -> dg.MarkdownMetadataValue:
-    lines = ["| metric | effect | interval |", "|---|---|---|"]
+    lines = ["| arm | metric | effect | interval |", "|---|---|---|---|"]
     for row in rows.to_pylist():
         if row["is_headline"]:
             known = row["effect"] is not None
             effect = f"{row['effect']:+.1%}" if known else "-"
             interval = f"{row['ci_lower']:+.1%} to {row['ci_upper']:+.1%}" if known else row["reason"]
-            lines.append(f"| {row['metric']} | {effect} | {interval} |")
+            lines.append(f"| {row['arm']} | {row['metric']} | {effect} | {interval} |")
     return dg.MetadataValue.md("\n".join(lines))

@@ -15,7 +15,6 @@ from pricelab_dagster.defs.partitions import EXPERIMENTS
 from pricelab_dagster.defs.resources import LabResource
 from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import Experiment, LabError
-from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.models import Assertion, assertions
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import Workbench
@@ -77,10 +76,10 @@ def experiment_asset(
             bench = lab.open()
             with _one_line_failures():
                 experiment = bench.experiment(context.partition_key)
-                bench.refuse_unsupported(experiment)
+                bench.refuse_unsupported()
                 bench.refuse_changed_design(experiment)
-                if after_start and bench.status(experiment) is Status.PLANNED:
-                    context.log.info(f"{experiment.id} is planned from {experiment.start}: nothing to look at yet.")
+                if after_start and not bench.has_begun(experiment):
+                    context.log.info(f"{experiment.id}: no product is in an arm yet, nothing to look at.")
                     return
                 output = compute(Stage(bench, experiment))
             yield from _publish(bench, table, output, experiment)
@@ -98,10 +97,12 @@ def lab_asset(
     compute: Callable[[Workbench], Output],
     kinds: Sequence[str],
     automation_condition: dg.AutomationCondition | None = None,
+    freshness_policy: dg.FreshnessPolicy | None = None,
 ) -> dg.AssetsDefinition:
     """Return an unpartitioned asset that makes `table` of the whole lab."""
 
     spec = _spec(table, reads, GROUPS[table.split(".")[0]], kinds, description, condition=automation_condition)
+    spec = spec.replace_attributes(freshness_policy=freshness_policy)
 
     @dg.multi_asset(name=table.replace(".", "__"), specs=[spec], check_specs=_check_specs(table))
     def asset(lab: LabResource) -> Iterator[Any]:

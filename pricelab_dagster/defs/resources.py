@@ -1,10 +1,12 @@
 """The lab that the assets work on."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
 
 from pricelab_dagster.lab import LabError
+from pricelab_dagster.lab.config import Schedule
 from pricelab_dagster.workbench import Workbench
 
 
@@ -24,6 +26,15 @@ class LabResource(dg.ConfigurableResource):
             return Workbench.open(Path(self.root))
         except LabError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def lab_schedule() -> tuple[str, str]:
+    """Return cron and time zone of the lab that PRICELAB_HOME names, the defaults without one."""
+    try:
+        config = Workbench.open(Path(os.environ["PRICELAB_HOME"])).lab.config
+    except (KeyError, LabError):
+        return Schedule().cron, "UTC"
+    return config.schedule.cron, config.time_zone
 
 
 @dg.definitions

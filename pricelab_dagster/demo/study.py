@@ -16,7 +16,7 @@ from scipy import stats
 
 from pricelab_dagster import drawing, frames, graphs, scope
 from pricelab_dagster.demo import data, play, world
-from pricelab_dagster.lab import Experiment
+from pricelab_dagster.lab import CONTROL, Experiment
 from pricelab_dagster.models import models
 from pricelab_dagster.science import panel as science
 from pricelab_dagster.workbench import FEATURES, Workbench, stage_rng
@@ -121,7 +121,7 @@ def draw(setting: Setting, seed: int) -> list[dict[str, Any]]:
     assignments = frames.to_pandas(drawing.assignment_table(drawn, experiment))
     plan = assignments.merge(setting.cells.drop(columns="in_analysis"), on=["experiment_id", "product_id", "date"])
     plan = plan.merge(setting.incumbent.rename(columns={"price": "incumbent_price"}), on=["product_id", "date"])
-    factor = plan["multiplier"].where(plan["arm"] != drawing.CONTROL, 1.0)
+    factor = plan["multiplier"].where(plan["arm"] != CONTROL, 1.0)
     plan["price"] = plan["incumbent_price"] * factor
     planting = stage_rng(seed, experiment.id, "planting")
     sales = world.plant(setting.sales, plan, setting.elasticity, rng=planting)

@@ -116,6 +116,7 @@ class EventsSource(Source):
         "occurred_on": "date",
         "kind": "varchar",
     }
+    may_be_empty: ClassVar[bool] = True
     _key: str = PrivateAttr(default="events.source")
 
     columns: EventColumns = Field(description="The columns of events as SQL expressions over the source.")

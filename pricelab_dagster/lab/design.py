@@ -94,9 +94,18 @@ class Triggered(Design):
         """The number of periods per trigger."""
         return self.duration
 
+    def first_period(self, occurred_on: dt.date, grain: Grain) -> dt.date:
+        """The date of the first period of a product with an event on `occurred_on`: the period after it."""
+        days = PERIOD_DAYS[grain]
+        return self.start + dt.timedelta(days=((occurred_on - self.start).days // days + 1) * days)
+
+    def last_period(self, occurred_on: dt.date, grain: Grain) -> dt.date:
+        """The date of the last period of a product with an event on `occurred_on`."""
+        return self.first_period(occurred_on, grain) + dt.timedelta(days=(self.duration - 1) * PERIOD_DAYS[grain])
+
     def planned_end(self, grain: Grain) -> dt.date:
         """The date of the last period of a product that is triggered at the horizon."""
-        return self.horizon + dt.timedelta(days=(self.duration - 1) * PERIOD_DAYS[grain])
+        return self.last_period(self.horizon, grain)
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
@@ -145,6 +154,10 @@ class RandomDays(Design):
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
         self._check_blackout("block", self.block)
+        if self.duration % self.block:
+            shorter = self.duration - self.duration % self.block
+            near = f"{shorter} or {shorter + self.block}" if shorter else str(self.block)
+            raise Rule(f"a multiple of the block {self.block}", f"Give {near}.", "duration", self.duration)
         if self.balance == "day_of_week":
             if grain_of(info) != "day":
                 raise Rule("none when the grain is week", "Give none.", "balance", self.balance)

@@ -12,12 +12,13 @@ from pricelab_dagster.lab.config import PriceColumns, PriceSource
 from pricelab_dagster.lab.design import AnyDesign, RandomDays, lab_of
 from pricelab_dagster.lab.errors import Found, Rule, show
 from pricelab_dagster.lab.fields import Expression, Grain, Identifier, Model, ProductId, Seed, Text
-from pricelab_dagster.lab.policy import Arm, Guard, Policy, Treatment
+from pricelab_dagster.lab.policy import BLACKOUT, CONTROL, Arm, Guard, Policy, Treatment
 from pricelab_dagster.lab.sources import Columns, Source
 
 EXPERIMENTS_FOLDER = "experiments"
 MAY_CHANGE = frozenset({"title", "owner", "design.stop", "design.stop_reason"})
-TAKEN_ARM_NAMES = frozenset({"control", "blackout"})
+DOSE_LINE = "dose_line"
+TAKEN_ARM_NAMES = frozenset({CONTROL, BLACKOUT, DOSE_LINE})
 BALANCED_SHARE = 0.5
 
 Unit = Literal["product", "cluster"]
@@ -190,6 +191,9 @@ class Experiment(ExperimentFile):
     def design_dict(self) -> dict[str, Any]:
         """The experiment as plain data, without what may change after the start: title, owner and the stop."""
         data = self.model_dump(mode="json")
+        if self.guard.endings is None:
+            # a key added later must not make a design look changed that was drawn without it
+            del data["guard"]["endings"]
         return _without(data, MAY_CHANGE)
 
     def fingerprint(self) -> str:

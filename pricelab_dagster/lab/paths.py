@@ -28,13 +28,13 @@ def absolute_pattern(root: Path, pattern: str) -> str:
     return os.path.normpath(str(Path(glob.escape(str(root))) / pattern))
 
 
-def match_files(root: Path, patterns: tuple[str, ...]) -> list[Path]:
+def match_files(root: Path, patterns: tuple[str, ...], *, may_be_empty: bool = False) -> list[Path]:
     """The files that the paths and globs name, absolute, each once, sorted.
 
     Raises
     ------
     Rule
-        A pattern matches no file.
+        A pattern matches no file; with `may_be_empty` a glob may, and only a plain path may not.
     """
     files: set[Path] = set()
     for pattern in patterns:
@@ -43,7 +43,7 @@ def match_files(root: Path, patterns: tuple[str, ...]) -> list[Path]:
         # Path.glob takes neither an absolute pattern nor "..", and a file may have brackets in its name.
         found = [literal] if os.path.lexists(literal) else glob.glob(looked_for, recursive=True)  # noqa: PTH207
         matched = {Path(path) for path in found if Path(path).is_file()}
-        if not matched:
+        if not matched and not (may_be_empty and glob.has_magic(pattern)):
             what = "only a folder" if found else "nothing"
             raise Rule(
                 "a path or glob of existing files",

@@ -8,7 +8,9 @@ from pricelab_dagster.lab.design import lab_of
 from pricelab_dagster.lab.errors import Found, Rule
 from pricelab_dagster.lab.fields import Identifier, Model, Text
 
+CONTROL, BLACKOUT = "control", "blackout"
 Positive = Annotated[float, Field(gt=0)]
+Ending = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Policy(Model):
@@ -48,11 +50,17 @@ class Guard(Model):
     )
     floor: Positive | None = Field(default=None, description="The lowest price.")
     ceiling: Positive | None = Field(default=None, description="The highest price.")
+    endings: Annotated[tuple[Ending, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="The parts after the decimal point that prices may have, such as [0.49, 0.99]."
+    )
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
         if self.floor is not None and self.ceiling is not None and self.floor > self.ceiling:
             raise Rule(f"at most the ceiling {self.ceiling}", "Lower it.", "floor", self.floor)
+        for ending in self.endings or ():
+            if round(ending, self.decimals) != ending:
+                raise Rule(f"of at most {self.decimals} decimals", "Round them.", "endings", list(self.endings or ()))
         lab = lab_of(info)
         if self.min_margin is not None and lab is not None and not lab.has_cost:
             raise Rule("null without sales.columns.cost", "Map a cost in pricelab.yaml.", "min_margin", self.min_margin)

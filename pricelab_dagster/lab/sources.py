@@ -26,6 +26,7 @@ class Source(Model):
     """Where a table comes from: files or a query, a mapping of columns and a row filter."""
 
     types: ClassVar[dict[str, str]] = {}
+    may_be_empty: ClassVar[bool] = False
     _file: str = PrivateAttr(default=CONFIG_FILE)
     _key: str = PrivateAttr(default="source")
 
@@ -54,6 +55,10 @@ class Source(Model):
         """
         return self._located(partial(self._files, lab_root))
 
+    def is_empty(self, lab_root: Path) -> bool:
+        """Whether the source is a glob that no file matches yet, of a kind that may wait for its first one."""
+        return self.source is not None and not self.files(lab_root)
+
     def select(self, lab_root: Path) -> str:
         """The SELECT (DuckDB) of the canonical columns: ids as text, days as dates, quantities as doubles.
 
@@ -62,6 +67,9 @@ class Source(Model):
         LabError
             As `files`.
         """
+        if self.is_empty(lab_root):
+            nothing = [exp.cast(exp.null(), kind, dialect="duckdb").as_(name) for name, kind in self.types.items()]
+            return exp.select(*nothing).where(exp.false()).sql("duckdb")
         query = exp.select(*self._canonical()).from_(self._located(partial(self._relation, lab_root, typed=True)))
         if self.where is not None:
             query = query.where(parse_expression(self.where))
@@ -107,11 +115,11 @@ class Source(Model):
         return (self.source,) if isinstance(self.source, str) else self.source or ()
 
     def _files(self, lab_root: Path) -> list[Path]:
-        files = match_files(lab_root, self._patterns())
-        if self.query is None:
-            reader(files)
-        else:
+        files = match_files(lab_root, self._patterns(), may_be_empty=self.may_be_empty and self.query is None)
+        if self.query is not None:
             self._relation(lab_root, typed=True)
+        elif files:
+            reader(files)
         return files
 
     def _relation(self, lab_root: Path, *, typed: bool) -> exp.Expr:

@@ -54,6 +54,20 @@ class Panel(NamedTuple):
         return self.in_given_order((self.valid & (self.treated == treated)).sum(axis=1) > 0)
 
 
+class Shift(NamedTuple):
+    """What is added to D, along the push of the panel, and to W under each weight vector, (N, B) each or None."""
+
+    value: FloatArray | None = None
+    dose: FloatArray | None = None
+
+    def in_order(self, panel: Panel) -> "Shift":
+        """Return the shift with rows sorted by unit."""
+        return Shift(*(None if part is None else part[panel.order] for part in self))
+
+
+NO_SHIFT = Shift()
+
+
 class Batch(NamedTuple):
     """Estimates of B weight vectors, each (B,)."""
 
@@ -69,25 +83,37 @@ class Means(NamedTuple):
     found: BoolArray
 
 
-def prepare(first_difference: ArrayLike, arm: ArrayLike, leaves: Leaves | None, units: ArrayLike | None) -> Panel:
-    """Return the checked panel; raise ValueError where shapes, arms or units break the rules."""
+def prepare(
+    first_difference: ArrayLike,
+    arm: ArrayLike,
+    leaves: Leaves | None,
+    units: ArrayLike | None,
+    *,
+    linear: bool = False,
+) -> Panel:
+    """Return the checked panel; raise ValueError where shapes, arms or units break the rules.
+
+    `linear`: the arm holds doses; those of 0, or without any the negative ones, count as control.
+    """
     D, W = np.asarray(first_difference, dtype=float), np.asarray(arm, dtype=float)
     if D.ndim not in (1, 2) or W.shape != D.shape:
         raise ValueError(
             f"first_difference.shape == {D.shape}, arm.shape == {W.shape}, must be (N,) or (N, T) alike. "
             "Give one arm per first difference."
         )
-    check_arm(W)
+    if not linear:
+        check_arm(W)
+    treated = W == 1.0 if not linear else W != 0.0 if (W == 0.0).any() else W > 0.0
     order, start = unit_order(len(D), units)
     cells = D.ndim == 2
     D, W = D.reshape(len(D), -1)[order], W.reshape(len(D), -1)[order]
-    valid = np.isfinite(D) & np.isfinite(W)
+    valid, treated = np.isfinite(D) & np.isfinite(W), treated.reshape(len(D), -1)[order]
     value, dose = np.where(valid, D, 0.0), np.where(valid, W, 0.0)
     if cells:
         value, dose = _centred(value, valid), _centred(dose, valid)
     push = dose if cells else np.ones_like(value)
     single = Leaves.single(len(D))
-    panel = Panel(order, start, value, dose, push, W == 1.0, valid, single.leaf.T, single.in_honest.T, True, cells)
+    panel = Panel(order, start, value, dose, push, treated, valid, single.leaf.T, single.in_honest.T, True, cells)
     return panel if leaves is None else with_leaves(panel, leaves)
 
 
@@ -139,13 +165,14 @@ def check_arm(W: FloatArray) -> None:
         )
 
 
-def batch(panel: Panel, w: FloatArray, *, method: str, estimand: str, shift: FloatArray | None = None) -> Batch:
+def batch(panel: Panel, w: FloatArray, *, method: str, estimand: str, shift: Shift = NO_SHIFT) -> Batch:
     """Return the estimates for weights (N, B), rows in the given order.
 
-    `shift` (N, B) is added to the products' contrasts: to D itself, or to a product's values along its centred arm.
+    `shift.value` is added to the products' contrasts: to D itself, or to a product's values along its centred arm;
+    `shift.dose`, for one value per product, to W.
     """
     w = w[panel.order]
-    moved = None if shift is None else shift[panel.order]
+    moved = shift.in_order(panel)
     if method == "leaf":
         found = _leaf(panel, w, moved, LEAF_WEIGHTS[estimand])
     elif method == "doubly_robust":
@@ -189,14 +216,14 @@ def _means(panel: Panel, w: FloatArray, values: FloatArray) -> Means:
     return Means(mean, n_used > 0)
 
 
-def _day(
-    panel: Panel, t: int, w: FloatArray, shift: FloatArray | None
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return for day t the weights (N, B), D (N, 1 or B), W (N, 1) and the treated (N, 1)."""
-    D = panel.value[:, t, None]
-    if shift is not None:
-        D = D + shift * panel.push[:, t, None]
-    return w * panel.valid[:, t, None], D, panel.dose[:, t, None], panel.treated[:, t, None].astype(float)
+def _day(panel: Panel, t: int, w: FloatArray, shift: Shift) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return for day t the weights (N, B), D (N, 1 or B), W (N, 1 or B) and the treated (N, 1)."""
+    D, W = panel.value[:, t, None], panel.dose[:, t, None]
+    if shift.value is not None:
+        D = D + shift.value * panel.push[:, t, None]
+    if shift.dose is not None:
+        W = W + shift.dose
+    return w * panel.valid[:, t, None], D, W, panel.treated[:, t, None].astype(float)
 
 
 def _days(panel: Panel) -> list[int]:
@@ -213,7 +240,7 @@ def _like_days(panel: Panel) -> list[IntArray]:
     return [days[pattern == k] for k in range(pattern.max() + 1)]
 
 
-def _residual(panel: Panel, w: FloatArray, shift: FloatArray | None) -> Batch:
+def _residual(panel: Panel, w: FloatArray, shift: Shift) -> Batch:
     """Return sum w (W - e)(D - m) / sum w (W - e)^2 over all cells with neighbours."""
     numerator, denominator, mass = np.zeros((3, w.shape[1]))
     n_dropped = np.zeros(w.shape[1], dtype=int)
@@ -232,7 +259,7 @@ def _residual(panel: Panel, w: FloatArray, shift: FloatArray | None) -> Batch:
     return Batch(ratio(numerator, denominator), n_dropped, np.zeros_like(n_dropped))
 
 
-def _means_of_day(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArray | None) -> Iterator[Any]:
+def _means_of_day(panel: Panel, days: IntArray, w: FloatArray, shift: Shift) -> Iterator[Any]:
     """Yield, day by day for all replicates, the columns and (N, 1, B) arrays D, W, m, e, and who has neighbours."""
     for t in days.tolist():
         _, D, W, _ = _day(panel, t, w, shift)
@@ -240,7 +267,7 @@ def _means_of_day(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArray
         yield slice(None), D[:, None], W[:, None], mean[:, :1], mean[:, 1:], found
 
 
-def _means_of_days(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArray | None) -> Iterator[Any]:
+def _means_of_days(panel: Panel, days: IntArray, w: FloatArray, shift: Shift) -> Iterator[Any]:
     """Yield, replicate by replicate for all days, the column, (N, days, 1) arrays D, W, m, e, and who has neighbours.
 
     The leaf weights are the same on all of the days, so that the innermost loop runs over days.
@@ -248,7 +275,7 @@ def _means_of_days(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArra
     values, W, push = panel.value[:, days], panel.dose[:, days], panel.push[:, days]
     n_leaves = int(panel.leaf.max(initial=0)) + 1
     for b in range(w.shape[1]):
-        D = values if shift is None else values + shift[:, b, None] * push
+        D = values if shift.value is None else values + shift.value[:, b, None] * push
         pair = np.concatenate([D, W], axis=1)
         if panel.single:
             mean, found = _means(panel, w[:, b, None], pair[:, :, None])
@@ -262,7 +289,7 @@ def _means_of_days(panel: Panel, days: IntArray, w: FloatArray, shift: FloatArra
         yield slice(b, b + 1), D[:, :, None], W[:, :, None], m[:, :, None], e[:, :, None], found
 
 
-def _leaf(panel: Panel, w: FloatArray, shift: FloatArray | None, leaf_weight: int) -> Batch:
+def _leaf(panel: Panel, w: FloatArray, shift: Shift, leaf_weight: int) -> Batch:
     """Return the mean over trees of the weighted gap between arms in two-arm leaves, over the gap in W itself."""
     gap, dose = np.zeros((2, len(panel.leaf), w.shape[1]))
     n_leaves = int(panel.leaf.max(initial=0)) + 1
@@ -277,7 +304,7 @@ def _leaf(panel: Panel, w: FloatArray, shift: FloatArray | None, leaf_weight: in
     return Batch(ratio(by_tree.sum(axis=0), found.sum(axis=0).astype(float)), zero, zero)
 
 
-def _doubly_robust(panel: Panel, w: FloatArray, shift: FloatArray | None, estimand: str) -> Batch:
+def _doubly_robust(panel: Panel, w: FloatArray, shift: Shift, estimand: str) -> Batch:
     """Return the augmented inverse-probability estimate over all products with neighbours in the arms it needs."""
     w, D, W, _ = _day(panel, 0, w, shift)
     (propensity, found), (control, has_control) = _neighbours(panel, w, W), _neighbours(panel, w * (1.0 - W), D)

@@ -91,6 +91,8 @@ def estimate(
     probability: ArrayLike | None = None,
     confidence: float = 0.95,
     weights: ArrayLike | None = None,
+    within: ArrayLike | None = None,
+    linear: bool = False,
 ) -> Effect:
     """Return the effect of treatment on like products, with a bootstrap interval.
 
@@ -137,6 +139,11 @@ def estimate(
         Of the interval.
     weights
         (N, B) bootstrap weights, one draw for all metrics.
+    within
+        (N,) labels of blocks, such as start weeks, whose weighted means are taken from D and W, anew in every
+        replicate; blocks that hold one arm only are left out. For (N,) and the methods residual and leaf.
+    linear
+        The arm holds doses (any numbers, 0 for control): the effect is per unit of dose, by the method residual.
 
     Raises
     ------
@@ -169,6 +176,8 @@ def estimate(
         outcome=outcome,
         exposure=exposure,
         factor=factor,
+        within=within,
+        linear=linear,
     )
     _check_leaves(problem, X, leaves)
     filtered = problem.filtered(np.ones((len(D), 1)))
@@ -207,6 +216,8 @@ def _summary(
         # the kernels release the interpreter's lock; blocks are independent, so threads do not change a bit
         with ThreadPoolExecutor(min(os.cpu_count() or 1, len(blocks))) as pool:
             draws[:] = np.concatenate([found for found, _ in pool.map(partial(effects_under, problem), blocks)])
+    n_alone = 0 if filtered.alone is None else int(filtered.alone[:, 0].sum())
+    alone = f"{n_alone} products in blocks with one arm only are left out." if n_alone else None
     n_defined = int(np.isfinite(draws).sum())
     if reason is None and n_defined < len(draws):
         reason = f"{len(draws) - n_defined} of {len(draws)} replicates are undefined and left out."
@@ -230,7 +241,7 @@ def _summary(
         two_arm_share=_leaf_sums.two_arm_share(problem.panel, filtered.weights[:, 0]),
         n_replicates=n_defined,
         estimand=problem.words(),
-        reason=" ".join(part for part in (reason, note) if part) or None,
+        reason=" ".join(part for part in (reason, alone, note) if part) or None,
         kept=kept,
         draws=draws,
     )

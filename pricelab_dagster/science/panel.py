@@ -1,127 +1,36 @@
 """The four steps of HPTE over the panel of one experiment: every metric, both scales, beside simple estimators."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pricelab_dagster.science import affinity, bootstrap, detrend, hpte, outliers
+from pricelab_dagster.science import _comparisons, affinity, bootstrap, detrend, hpte, outliers
+from pricelab_dagster.science._experiment import BoolArray, FloatArray, Panel, Trimmed
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+__all__ = [
+    "ESTIMATORS",
+    "SCALES",
+    "Panel",
+    "Trimmed",
+    "contrast",
+    "dose_line",
+    "estimates",
+    "filter_rule",
+    "fit_leaves",
+    "forecasts",
+    "groups",
+    "headline",
+    "trimmed",
+]
 
 SCALES = ("relative", "level")
 SIGNED_METRICS = {"profit": "revenue"}
 RAW_WINDOW_DAYS = 28
 ESTIMATORS = ("hpte", "hpte_leaf", "hpte_doubly_robust", "hajek", "difference_in_differences")
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """What is known of one experiment: N products, T0 periods before the start, T periods since.
-
-    Attributes
-    ----------
-    product_id, unit_id, category
-        Text (N,), products sorted.
-    date
-        The periods (T,), datetime64[D].
-    arm
-        Float (N, T): 1 treated, 0 control, nan where not assigned.
-    in_analysis
-        Boolean (N, T): False in a blackout.
-    probability
-        Float (N, T), the design's probability of treatment; nan for imported assignments.
-    phase
-        Integer (T,): the phase of each period, counted from 1.
-    history
-        By metric, float (N, T0): nan before a product's first sale.
-    observed
-        By metric, float (N, T): nan where the metric was not observed, such as the price of a period without sales.
-    kind
-        time_bound, random_days or crossover.
-    grain
-        day or week.
-    imported
-        Whether the assignment was drawn elsewhere.
-    """
-
-    product_id: NDArray[np.object_]
-    date: NDArray[np.datetime64]
-    unit_id: NDArray[np.object_]
-    category: NDArray[np.object_]
-    arm: FloatArray
-    in_analysis: BoolArray
-    probability: FloatArray
-    phase: NDArray[np.int64]
-    history: Mapping[str, FloatArray]
-    observed: Mapping[str, FloatArray]
-    kind: str
-    grain: Literal["day", "week"] = "day"
-    imported: bool = False
-
-    @property
-    def season(self) -> int:
-        """Periods of the weekly season: 7 by day, 1 by week."""
-        return 7 if self.grain == "day" else 1
-
-    @property
-    def n_history(self) -> int:
-        """T0, the periods before the start."""
-        return next(iter(self.history.values())).shape[1]
-
-    @property
-    def through(self) -> str:
-        """The last period, as an ISO date."""
-        return str(self.date[-1])
-
-    def analysed(self, values: FloatArray) -> BoolArray:
-        """Cells (N, T) that enter an estimate on `values`: assigned, outside blackouts and observed."""
-        return self.in_analysis & np.isfinite(self.arm) & np.isfinite(values)
-
-    @property
-    def sequence(self) -> FloatArray:
-        """What a product was drawn for (N,): its arm in the first period in which it has one."""
-        first = np.argmax(np.isfinite(self.arm), axis=1)
-        return self.arm[np.arange(len(self.arm)), first]
-
-
-@dataclass(frozen=True, slots=True)
-class Trimmed:
-    """The first differences of one metric on one scale, and what the filter does with them.
-
-    Attributes
-    ----------
-    metric, scale
-        Names.
-    first_difference
-        D (N,): nan where the product has none.
-    placebo
-        (N, K): the same on windows before the start.
-    product_scale
-        s (N,): what relative values are divided by; 1 on the level scale.
-    kept
-        Boolean (N,).
-    reason
-        (N,) text or None: why a product is not kept, or how it is changed.
-    residual
-        (N, T): observed minus predicted on this scale.
-    outcome
-        (N, T): observed on this scale.
-    """
-
-    metric: str
-    scale: str
-    first_difference: FloatArray
-    placebo: FloatArray
-    product_scale: FloatArray
-    kept: BoolArray
-    reason: NDArray[np.object_]
-    residual: FloatArray
-    outcome: FloatArray
 
 
 def forecasts(
@@ -131,15 +40,9 @@ def forecasts(
 
     `window` None uses the whole history. Products without history get nan.
     """
+    options: dict[str, Any] = {"groups": panel.category, "season": panel.season, "method": method}
     return {
-        metric: detrend.forecast(
-            history,
-            panel.arm.shape[1],
-            groups=panel.category,
-            season=panel.season,
-            method=method,
-            window=_window(history, window),
-        )
+        metric: _by_cohort(panel, history, detrend.forecast, panel.arm.shape[1], window, options)
         for metric, history in panel.history.items()
     }
 
@@ -158,16 +61,10 @@ def trimmed(
     `trim` is auto (drop on the relative scale, winsorise on the level scale), trim, winsorize or none.
     """
     found = []
+    options: dict[str, Any] = {"groups": panel.category, "season": panel.season, "method": method}
     for metric, observed in panel.observed.items():
         history = panel.history[metric]
-        placebo = detrend.placebo(
-            history,
-            observed.shape[1],
-            groups=panel.category,
-            season=panel.season,
-            method=method,
-            window=_window(history, window),
-        )
+        placebo = _by_cohort(panel, history, detrend.placebo, observed.shape[1], window, options)
         for scale in SCALES:
             s = _scale(panel, metric, scale)
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -183,20 +80,24 @@ def trimmed(
 def contrast(panel: Panel, residual: FloatArray) -> FloatArray:
     """Return each product's first difference (N,), as the design contrasts the residuals (N, T).
 
-    time_bound: mean over the analysed periods. crossover: odd minus even phases. random_days: treated minus control
-    periods within the product.
+    time_bound, triggered: mean over the analysed periods. crossover: odd minus even phases. random_days: treated minus
+    control periods within the product.
     """
     analysed = panel.analysed(residual)
     if panel.kind == "crossover":
         return detrend.phase_contrast(residual, panel.phase, analysed)
     if panel.kind == "random_days":
-        return detrend.within_contrast(residual, panel.arm, analysed)
+        return detrend.within_contrast(residual, panel.treated, analysed)
     return detrend.first_difference(residual, np.zeros_like(residual), analysed)
 
 
 def groups(panel: Panel) -> NDArray[Any]:
     """Return the groups (N,) in which outliers are ranked: arms or sequences; one group for random days."""
-    return np.zeros(len(panel.product_id)) if panel.kind == "random_days" else panel.sequence
+    if panel.kind == "random_days":
+        return np.zeros(len(panel.product_id))
+    if panel.kind == "crossover":
+        return np.where(panel.sequence > 0, 1.0, -1.0) * panel.drawn_arm
+    return np.nan_to_num(panel.sequence, nan=-1.0)
 
 
 def filter_rule(trim: str, scale: str) -> str:
@@ -224,9 +125,14 @@ def fit_leaves(
         target = detrend.first_difference(
             primary.residual, np.zeros_like(primary.residual), panel.analysed(primary.residual)
         )
+    elif panel.block is not None:
+        frame = pd.Series(np.where(primary.kept, target, np.nan))
+        target = (frame - frame.groupby(panel.block).transform("mean")).to_numpy()
     target = np.where(primary.kept, target, np.nan)
     resolved: affinity.Split = ("joint" if panel.imported else "outcome") if split == "auto" else split
-    exposure = _mean(panel.arm, panel.analysed(panel.arm)) if panel.kind == "random_days" else panel.sequence
+    exposure = np.minimum(panel.sequence, 1.0)
+    if panel.kind == "random_days":
+        exposure = _mean(panel.treated, panel.analysed(panel.arm))
     arm = None if resolved == "outcome" else exposure
     return affinity.fit_leaves(X, target, arm=arm, split=resolved, n_trees=n_trees, min_leaf=min_leaf, rng=rng)
 
@@ -241,65 +147,131 @@ def estimates(
     n_replicates: int = 500,
     confidence: float = 0.95,
     estimators: tuple[str, ...] = ESTIMATORS,
+    weights: NDArray[np.float32] | None = None,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, str, str, hpte.Effect]]:
-    """Yield metric, scale, estimator and effect; one bootstrap draw serves them all.
+    """Yield metric, scale, estimator and effect of one treatment arm; one bootstrap draw serves them all.
+
+    `panel` has the arms 0 and 1: of several arms each is estimated on `panel.against(arm)`, with the same `weights`
+    (N, B) from `bootstrap.poisson_weights`.
 
     Estimands: hpte is overlap-weighted over kept products; hpte_leaf the article's literal form; hpte_doubly_robust
-    (not for random days) the effect on kept products, of an imported assignment on its treated ones; hajek the
+    (for time_bound and crossover) the effect on kept products, of an imported assignment on its treated ones; hajek the
     inverse-probability-weighted difference of the same filtered first differences, without affinity;
-    difference_in_differences the raw change against the mean of the last 28 days, unfiltered.
+    difference_in_differences the raw change against the mean of the last 28 days, unfiltered. Triggered products are
+    compared within their start weeks. A crossover with one sequence and starts that are staggered are refused by these,
+    with the reason; `paired`, or two-way fixed effects and group-time averages, stand beside them then.
     """
-    weights = bootstrap.poisson_weights(panel.unit_id, n_replicates=n_replicates, rng=rng)
-    common = {"units": panel.unit_id, "weights": weights, "confidence": confidence, "rng": rng, "group": groups(panel)}
+    if weights is None:
+        weights = bootstrap.poisson_weights(panel.unit_id, n_replicates=n_replicates, rng=rng)
+    common: dict[str, Any] = {"units": panel.unit_id, "weights": weights, "confidence": confidence, "rng": rng}
+    common |= {"group": groups(panel), "within": panel.block}
+    refusal = _comparisons.refusal(panel)
+    for one in trimmed_metrics:
+        here = replace(one, first_difference=contrast(panel, one.residual))
+        common |= {"outcome": None, "exposure": None, **_relative_terms(panel, trimmed_metrics, here)}
+        for estimator in estimators:
+            if estimator == "hpte_doubly_robust" and panel.kind in ("random_days", "triggered"):
+                continue
+            effect = _effect(panel, here, estimator, leaves, common, rule=filter_rule(trim, one.scale), c=c)
+            if refusal is not None:
+                effect = _comparisons.refused(effect, refusal)
+            yield one.metric, one.scale, estimator, effect
+        if refusal is not None:
+            for estimator, effect in _comparisons.beside(panel, here, confidence=confidence, rng=rng):
+                yield one.metric, one.scale, estimator, effect
+
+
+def dose_line(
+    panel: Panel,
+    trimmed_metrics: list[Trimmed],
+    leaves: affinity.Leaves | None,
+    doses: FloatArray,
+    *,
+    weights: NDArray[np.float32],
+    trim: str = "auto",
+    c: float = 5.0,
+    confidence: float = 0.95,
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, str, hpte.Effect]]:
+    """Yield metric, scale and the change of the metric per unit of dose, over all treatment arms and control.
+
+    Estimand: the slope of the best line through the arms' effects and control, each product (cell) weighted by how open
+    its dose was. Assumes that the line is near: with three doses or more the arms' own effects show how near.
+
+    Parameters
+    ----------
+    leaves : as for `estimates`; None compares all products in one leaf, for clusters.
+    doses : (K + 1,) by arm, 0 for control, such as per cent of price.
+    weights : (N, B), the draw that served the arms.
+    """
+    dosed = panel.dosed(doses)
+    common: dict[str, Any] = {"units": panel.unit_id, "weights": weights, "confidence": confidence, "rng": rng}
+    common |= {"group": groups(panel), "within": panel.block, "linear": True, "leaves": leaves, "trim_c": c}
+    for one in trimmed_metrics:
+        terms = _relative_terms(dosed, trimmed_metrics, one)
+        options = {**common, **terms, "trim": filter_rule(trim, one.scale)}
+        if panel.kind == "random_days":
+            effect = hpte.estimate(one.residual, _cells(dosed, one), **options)
+        elif panel.kind == "crossover":
+            doses_of = doses[panel.drawn_arm] * np.where(panel.sequence > 0, 1.0, -1.0)
+            effect = hpte.estimate(one.first_difference, doses_of, **options)
+        else:
+            effect = hpte.estimate(one.first_difference, dosed.sequence, **options)
+        yield one.metric, one.scale, effect
+
+
+def headline(*, unit: str, kind: str, imported: bool, staggered: bool = False) -> str:
+    """Return the estimator to quote.
+
+    hajek where clusters are assigned, because comparing like with like would re-create the interference; the effect on
+    the treated where the assignment was drawn elsewhere, for staggered starts by group-time averages; hpte otherwise.
+    """
+    if unit == "cluster":
+        return "hajek"
+    if staggered:
+        return _comparisons.STAGGERED_HEADLINE
+    if imported:
+        return "hpte_leaf" if kind in ("random_days", "triggered") else "hpte_doubly_robust"
+    return "hpte"
+
+
+def _effect(
+    panel: Panel, one: Trimmed, estimator: str, leaves: affinity.Leaves, common: dict[str, Any], *, rule: str, c: float
+) -> hpte.Effect:
+    """Return one estimator's effect."""
     estimand = "att" if panel.imported else "ate"
+    filtered = {**common, "trim": rule, "trim_c": c}
+    if estimator == "difference_in_differences":
+        return _estimate(panel, _raw_change(panel, one), trim="none", **common)
+    if estimator == "hajek":
+        return _hajek(panel, one, filtered)
     forms: dict[str, dict[str, Any]] = {
         "hpte": {},
         "hpte_leaf": {"method": "leaf", "estimand": estimand},
         "hpte_doubly_robust": {"method": "doubly_robust", "estimand": estimand},
     }
-    for one in trimmed_metrics:
-        common |= {"outcome": None, "exposure": None, **_relative_terms(panel, trimmed_metrics, one)}
-        filtered = {**common, "trim": filter_rule(trim, one.scale), "trim_c": c}
-        for estimator in estimators:
-            if estimator == "hpte_doubly_robust" and panel.kind == "random_days":
-                continue
-            if estimator == "difference_in_differences":
-                effect = _estimate(panel, _raw_change(panel, one), trim="none", **common)
-            elif estimator == "hajek":
-                effect = _hajek(panel, one, filtered)
-            else:
-                effect = _estimate(panel, one, leaves=leaves, **forms[estimator], **filtered)
-            yield one.metric, one.scale, estimator, effect
-
-
-def headline(*, unit: str, kind: str, imported: bool) -> str:
-    """Return the estimator to quote.
-
-    hajek where clusters are assigned, because comparing like with like would re-create the interference; the effect on
-    the treated where the assignment was drawn elsewhere; hpte otherwise.
-    """
-    if unit == "cluster":
-        return "hajek"
-    if imported:
-        return "hpte_leaf" if kind == "random_days" else "hpte_doubly_robust"
-    return "hpte"
+    return _estimate(panel, one, leaves=leaves, **forms[estimator], **filtered)
 
 
 def _estimate(panel: Panel, one: Trimmed, **options: Any) -> hpte.Effect:
     if panel.kind == "random_days":
-        cells = np.where(panel.analysed(one.residual), panel.arm, np.nan)
-        return hpte.estimate(one.residual, cells, contrast=one.first_difference, **options)
+        return hpte.estimate(one.residual, _cells(panel, one), contrast=one.first_difference, **options)
     factor = 0.5 if panel.kind == "crossover" else 1.0
     return hpte.estimate(one.first_difference, panel.sequence, factor=factor, **options)
+
+
+def _cells(panel: Panel, one: Trimmed) -> FloatArray:
+    return np.where(panel.analysed(one.residual), panel.arm, np.nan)
 
 
 def _hajek(panel: Panel, one: Trimmed, options: dict[str, Any]) -> hpte.Effect:
     """Return the difference of first differences without affinity, weighted by the design's probabilities.
 
-    Without probabilities (imported), and for the cells of random days, all products are compared in one leaf.
+    Without probabilities (imported), within start weeks, and for the cells of random days, all products are compared in
+    one leaf. Of several arms each has the same part of the probability.
     """
-    if panel.kind == "random_days" or panel.imported:
+    if panel.kind in ("random_days", "triggered") or panel.imported:
         return _estimate(panel, one, **options)
     first = np.argmax(np.isfinite(panel.arm), axis=1)
     probability = panel.probability[np.arange(len(first)), first]
@@ -328,8 +300,10 @@ def _relative_terms(panel: Panel, metrics: list[Trimmed], one: Trimmed) -> dict[
 def _raw_change(panel: Panel, one: Trimmed) -> Trimmed:
     """Return the metric with the plain mean of the last days before the start in the place of the forecast."""
     n_periods = RAW_WINDOW_DAYS if panel.grain == "day" else RAW_WINDOW_DAYS // 7
-    history = panel.history[one.metric][:, -n_periods:]
-    before = _mean(history, np.isfinite(history)) / one.product_scale
+    before = np.empty(len(panel.product_id))
+    for rows, eve in panel.cohorts():
+        history = panel.history[one.metric][rows, max(eve - n_periods, 0) : eve]
+        before[rows] = _mean(history, np.isfinite(history)) / one.product_scale[rows]
     residual = one.outcome - before[:, None]
     return replace(one, residual=residual, first_difference=contrast(panel, residual))
 
@@ -344,6 +318,25 @@ def _scale(panel: Panel, metric: str, scale: str) -> FloatArray:
         return np.ones(len(panel.product_id))
     s = detrend.product_scale(panel.history[SIGNED_METRICS.get(metric, metric)], grain=panel.grain)
     return np.where(s > 0, s, np.nan)
+
+
+def _by_cohort(
+    panel: Panel,
+    history: FloatArray,
+    predict: Callable[..., FloatArray],
+    horizon: int,
+    window: int | None,
+    options: dict[str, Any],
+) -> FloatArray:
+    """Return what `predict` gives for each product from the history up to the eve of its own start."""
+    parts = []
+    for rows, eve in panel.cohorts():
+        past = history[:, :eve]
+        parts.append((rows, predict(past, horizon, window=_window(past, window), **options)[rows]))
+    found = np.empty((len(history), parts[0][1].shape[1]))
+    for rows, part in parts:
+        found[rows] = part
+    return found
 
 
 def _window(history: FloatArray, window: int | None) -> int:

@@ -69,6 +69,20 @@ def test_checks_of_partitioned_tables_are_partitioned_and_all_block(definitions)
         assert (spec.partitions_def is not None) == TABLES[".".join(key.asset_key.path)].partitioned, key
 
 
+def test_new_events_run_what_they_touch(definitions):
+    keys = definitions.resolve_job_def("trigger").asset_layer.selected_asset_keys
+    tables = {name for name in TABLES if TABLES[name].partitioned} | {
+        "staging.stg_events",
+        "intermediate.int_data_quality",
+    }
+    assert {key.to_user_string() for key in keys} == {name.replace(".", "/") for name in tables}
+
+
+def test_sales_have_a_freshness_policy_and_nothing_else_has(definitions):
+    overdue = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs() if spec.freshness_policy}
+    assert overdue == {"staging/stg_sales"}
+
+
 def test_jobs_cover_every_asset_once(definitions):
     covered: list[dg.AssetKey] = []
     for job in ("refresh", "experiment", "publish"):
@@ -82,6 +96,9 @@ def test_shipped_instance_limits_and_silences():
     assert shipped["nux"] == {"enabled": False}
     assert shipped["run_monitoring"]["enabled"]
     assert shipped["concurrency"]["runs"]["max_concurrent_runs"] >= 1
+    (limit,) = shipped["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert (limit["key"], limit["limit"]) == ("dagster/partition", 1)
+    assert shipped["freshness"] == {"enabled": True}
 
 
 if __name__ == "__main__":

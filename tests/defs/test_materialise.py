@@ -17,6 +17,7 @@ BEFORE_THE_START = (
     "intermediate.int_product_features",
     "spillover.substitute_edges",
     "spillover.product_clusters",
+    "experiment.drawn_arms",
     "experiment.triggers",
     "experiment.assignments",
     "experiment.price_plan",
@@ -255,7 +256,7 @@ def test_experiment_whose_data_break_an_assertion_fails_alone(copied, runner):
     rows.to_csv(copied / "data" / "drawn.csv", index=False)
     text = EXPERIMENTS["later"] + "assignment: {source: data/drawn.csv}\n"
     (copied / "experiments" / "later.yaml").write_text(text)
-    (copied / "experiments" / "good.yaml").write_text(text)
+    (copied / "experiments" / "good.yaml").write_text(EXPERIMENTS["later"].replace("'milk'", "'tea'"))
     work = runner(copied)
     tiny_lab.succeeded(work.experiments(["later"]))
     kept = {name: bench.lake.fingerprint(name, "later") for name in BEFORE_THE_START}

@@ -37,7 +37,19 @@ def design(**keys: Any) -> Experiment:
             {"kind": "triggered", "duration": 7, "event": "mailer", "horizon": "2017-07-01"},
             "day",
             7,
-            dt.date(2017, 7, 7),
+            dt.date(2017, 7, 8),
+        ),
+        (
+            {"kind": "triggered", "duration": 2, "event": "mailer", "horizon": "2017-06-18"},
+            "week",
+            2,
+            dt.date(2017, 6, 26),
+        ),
+        (
+            {"kind": "triggered", "duration": 1, "event": "mailer", "horizon": "2017-06-19"},
+            "week",
+            1,
+            dt.date(2017, 6, 26),
         ),
     ],
 )

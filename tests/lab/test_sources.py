@@ -180,3 +180,16 @@ def test_the_loaded_config_compiles(make_lab: Any) -> None:
     lab = Lab.load(make_lab())
     assert list(lab.config.sources()) == ["sales"]
     assert rows(lab.config.sales, lab.root) == SALES_ROWS
+
+
+def test_events_may_wait_for_their_first_file(tmp_path: Path) -> None:
+    columns = {"product_id": "sku", "occurred_on": "day", "kind": "'rain'"}
+    waiting = EventsSource.model_validate({"source": "events/*.csv", "columns": columns})
+    assert waiting.files(tmp_path) == []
+    assert rows(waiting, tmp_path) == []
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "one.csv").write_text("sku,day\n0012,2024-01-01\n")
+    assert [row["product_id"] for row in rows(waiting, tmp_path)] == ["0012"]
+    named = EventsSource.model_validate({"source": "events/two.csv", "columns": columns})
+    with pytest.raises(LabError, match=r"events\.source == 'events/two\.csv'"):
+        named.files(tmp_path)

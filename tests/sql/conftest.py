@@ -15,6 +15,9 @@ SOURCES = {
     "source.incumbent_prices": "product_id text, date day, price real",
     "source.policies": "arm text, price_multiplier real",
     "source.policy_prices": "arm text, product_id text, date day, price real",
+    "source.endings": "ending real",
+    "source.cells_in_force": "experiment_id text, product_id text, date day, arm text",
+    "source.cells_ever": "experiment_id text, product_id text, date day, arm text",
     "source.experiments": "experiment_id text, title text, owner text, design text, status text, start day, end day",
 }
 TYPES = {"text": pa.string(), "day": pa.date32(), "real": pa.float64()}

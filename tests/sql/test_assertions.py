@@ -49,6 +49,26 @@ CASES: dict[str, list[Case]] = {
             ("b", "b | 2024-01-04 | 2 | inf | 2"),
         ]
     ],
+    "assert_one_price_over_all_experiments": [
+        Case(
+            {
+                PLAN: "product_id | date\na | 2024-01-04",
+                "source.cells_in_force": "experiment_id | product_id | date\nx | a | 2024-01-05\nx | b | 2024-01-04",
+            },
+            {
+                PLAN: "product_id | date\na | 2024-01-04\na | 2024-01-05",
+                "source.cells_in_force": "experiment_id | product_id | date\nx | a | 2024-01-05",
+            },
+            [{"product_id": "a", "date": NEXT, "also_priced_by": "x"}],
+        )
+    ],
+    "assert_one_plan_row_in_force": [
+        Case(
+            {"marts.fct_price_plan": "experiment_id | product_id | date\nx | a | 2024-01-04\ny | a | 2024-01-05"},
+            {"marts.fct_price_plan": "experiment_id | product_id | date\nx | a | 2024-01-04\ny | a | 2024-01-04"},
+            [{"product_id": "a", "date": DAY, "n_prices": 2}],
+        )
+    ],
     "assert_sales_survive_zero_filling": [
         Case(
             {DAYS: "units\n2\n0\n0.5", "staging.stg_sales": "units\n2.5"},

@@ -223,6 +223,24 @@ def test_data_quality_of_the_other_sources(run: Run, check: Check) -> None:
                 a          | 2024-01-01 | inf
             """,
             "staging.stg_sales": "product_id\na\nc\nc\nx\nx\ny",
+            "staging.stg_products": "product_id\na\nc",
+            "staging.stg_events": """
+                event_id | product_id | n_rows
+                1        | a          | 1
+                2        | a          | 3
+                3        | c          | 2
+                4        | nowhere    | 1
+            """,
+            "experiment.triggers": """
+                event_id | product_id | status
+                1        | a          | started
+                5        | c          | ghost
+                2        | a          | inside_running
+                2        | a          | duplicate
+                2        | a          | duplicate
+                4        | nowhere    | unknown_product
+                6        | c          | late
+            """,
         },
     )
     check(
@@ -233,6 +251,15 @@ def test_data_quality_of_the_other_sources(run: Run, check: Check) -> None:
         products         | 2 | 0 | product is missing
         products         | 2 | 2 | product sells but is not in products
         events           | 3 | 0 | product or date is missing
+        events           | 5 | 2 | event stands more than once
+        events           | 1 | 0 | event names a product that neither sells nor is in products
+        events           | 1 | 1 | trigger is started
+        events           | 1 | 1 | trigger is ghost
+        events           | 2 | 0 | trigger is duplicate
+        events           | 1 | 0 | trigger is unknown_product
+        events           | 0 | 0 | trigger is outside_window
+        events           | 1 | 0 | trigger is inside_running
+        events           | 1 | 0 | trigger is late
         incumbent prices | 6 | 0 | product, date or price is missing, or price is negative or not finite
         """,
     )
@@ -240,5 +267,5 @@ def test_data_quality_of_the_other_sources(run: Run, check: Check) -> None:
 
 def test_data_quality_of_a_lab_without_rows_finds_nothing(run: Run) -> None:
     rows = run("intermediate.int_data_quality", {}).to_pylist()
-    assert len(rows) == 16
+    assert len(rows) == 25
     assert {(row["rows_found"], row["rows_kept"]) for row in rows} == {(0, 0)}

@@ -26,9 +26,22 @@ def test_a_fact_carries_every_column_and_row_of_its_table(name: str) -> None:
         pa.bool_(): [True, False],
     }
     rows = pa.table({field.name: pa.array(filled[field.type], field.type) for field in schema})
-    found = Engine().sql(models()[name].query, tables={upstream: rows})
+    states = pa.table({"experiment_id": ["x", "y"], "status": ["running", "concluded"]})
+    given = {upstream: rows} | ({"source.experiments": states} if name == "marts.fct_price_plan" else {})
+    found = Engine().sql(models()[name].query, tables=given)
     assert found.to_pylist() == rows.to_pylist()
     assert found.schema.names == TABLES[name].schema.names
+
+
+def test_the_plan_of_a_retired_experiment_is_not_in_force(run: Run, check: Check) -> None:
+    found = run(
+        "marts.fct_price_plan",
+        {
+            "experiment.price_plan": "experiment_id | product_id\nold | a\nmilk | a\nmilk | b",
+            "source.experiments": "experiment_id | status\nold | retired\nmilk | planned",
+        },
+    )
+    check(found, "experiment_id | product_id\nmilk | a\nmilk | b")
 
 
 def test_experiments_are_counted_and_those_without_results_stay(run: Run, check: Check) -> None:

@@ -100,6 +100,48 @@ def test_the_guard_bounds_the_wanted_price_and_says_so(
     assert row["multiplier"] == pytest.approx(price / 4, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("multiplier", "endings", "guard", "price", "note"),
+    [
+        (0.9, [0.99], {}, 3.99, "guard: price ending"),
+        (0.9, [0.49, 0.99], {}, 3.49, "guard: price ending"),
+        (0.8725, [0.49], {}, 3.49, None),
+        (0.8, [0.99], {}, 2.99, "guard: price ending"),
+        (0.9, [0.99], {"max_change": 0.1, "ceiling": 3.9}, 3.6, "guard: no allowed ending within the bounds"),
+        (0.5, [0.99], {"max_change": 0.2}, 3.99, "guard: maximum change"),
+        (0.95, [0.0], {}, 4.0, "guard: back to the incumbent price"),
+        (0.1, [0.99], {}, 0.99, "guard: price ending"),
+        (1.0, [0.99], {}, 4.0, None),
+    ],
+)
+def test_a_price_that_the_policy_moves_takes_the_nearest_allowed_ending(
+    run: Run, multiplier: float, endings: list[float], guard: dict[str, float], price: float, note: str | None
+) -> None:
+    tables = TABLES | {
+        "experiment.assignments": ONE_CELL,
+        "source.policies": f"arm | price_multiplier\ntreatment | {multiplier}",
+        "source.endings": "ending\n" + "\n".join(map(str, endings)),
+    }
+    row = run("experiment.price_plan", tables, **guard).to_pylist()[0]
+    assert (row["price"], row["note"]) == (pytest.approx(price, abs=1e-12), note)
+
+
+def test_shelf_prices_of_another_experiments_treatment_are_no_incumbent(run: Run) -> None:
+    elsewhere = """
+        experiment_id | product_id | date       | arm
+        older         | a          | 2024-01-03 | treatment
+        older         | b          | 2024-01-03 | control
+    """
+    rows = run("experiment.price_plan", TABLES | {"source.cells_ever": elsewhere}).to_pylist()
+    assert {row["product_id"]: row["incumbent_price"] for row in rows} == {"a": 2.0, "b": 10.0}
+
+
+def test_a_product_that_starts_later_keeps_its_shelf_price_until_then(run: Run) -> None:
+    own = "experiment_id | product_id | date | arm\nmilk | a | 2024-01-05 | treatment"
+    (row,) = run("experiment.price_plan", TABLES | {"experiment.assignments": own}).to_pylist()
+    assert row["incumbent_price"] == 99.0
+
+
 def test_without_a_cost_the_margin_binds_nothing(run: Run, check: Check) -> None:
     found = run("experiment.price_plan", TABLES, min_margin=0.75)
     check(

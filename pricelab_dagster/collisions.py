@@ -1,0 +1,69 @@
+"""One price for all: two experiments that would price a product in the same period are refused, by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from itertools import combinations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pricelab_dagster.lab import Experiment, LabError
+from pricelab_dagster.workbench import ASSIGNMENTS, Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The products that an experiment prices between two dates, both inclusive."""
+
+    experiment_id: str
+    products: frozenset[str]
+    first: date
+    last: date
+
+    def sentence(self, other: "Claim") -> str | None:
+        """Return how two experiments meet, or None."""
+        both = self.products & other.products
+        first, last = max(self.first, other.first), min(self.last, other.last)
+        if not both or first > last:
+            return None
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        return f"{self.experiment_id} and {other.experiment_id} both price product {min(both)}{more} on {first}"
+
+
+def claim(bench: Workbench, experiment: Experiment, products: list[str]) -> Claim:
+    """Return what an experiment prices, or may price: of a triggered one the whole scope, until it ends."""
+    window = bench.window(experiment)
+    return Claim(experiment.id, frozenset(products), window.start, window.end)
+
+
+def sentences(claims: Mapping[str, Claim]) -> list[str]:
+    """Return a sentence for each pair of experiments that meet."""
+    return [said for one, other in combinations(claims.values(), 2) if (said := one.sentence(other)) is not None]
+
+
+def refuse(bench: Workbench, experiment: Experiment, rows: pa.Table) -> None:
+    """Refuse an assignment whose cells another experiment of the lab prices already.
+
+    Raises
+    ------
+    LabError : naming both experiments, with the number of cells and an example.
+    """
+    if rows.num_rows == 0:
+        return
+    own = set(zip(rows["product_id"].to_pylist(), rows["date"].to_pylist(), strict=True))
+    first, last = pc.min_max(rows["date"]).as_py().values()
+    retired = set(bench.retired())
+    for name in bench.lake.partitions(ASSIGNMENTS):
+        facts = bench.lake.metadata(ASSIGNMENTS, name)
+        apart = str(facts["end"]) < first.isoformat() or str(facts["start"]) > last.isoformat()
+        if name == experiment.id or name in retired or apart:
+            continue
+        other = bench.lake.read(ASSIGNMENTS, name)
+        both = own & set(zip(other["product_id"].to_pylist(), other["date"].to_pylist(), strict=True))
+        if both:
+            product, day = min(both)
+            found = f"{experiment.id} and {name} both price product {product} on {day}, and {len(both) - 1} cells more"
+            allowed = "apart: a product has one price"
+            remedy = f"Narrow the scope of {experiment.id} or of {name}, or move one of them."
+            raise LabError(experiment.file, None, found, allowed, remedy)

@@ -1,0 +1,56 @@
+"""The estimates of one experiment: every treatment arm against control, and the dose line over several arms."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pricelab_dagster import frames
+from pricelab_dagster.lab import DOSE_LINE, Experiment
+from pricelab_dagster.science import bootstrap, hpte
+from pricelab_dagster.science import panel as science
+from pricelab_dagster.science.affinity import Leaves
+from pricelab_dagster.science.panel import Panel, Trimmed
+
+
+def headline(experiment: Experiment, *, staggered: bool = False) -> str:
+    """Return the estimator to quote."""
+    imported = experiment.assignment.source is not None
+    unit, kind = experiment.assignment.unit, experiment.design.kind
+    return science.headline(unit=unit, kind=kind, imported=imported, staggered=staggered)
+
+
+def estimates(
+    experiment: Experiment, one: Panel, trimmed: list[Trimmed], leaves: Leaves, *, rng: np.random.Generator
+) -> Iterator[tuple[str, str, str, str, hpte.Effect]]:
+    """Yield arm, metric, scale, estimator and effect; one bootstrap draw serves all of them."""
+    analysis = experiment.analysis
+    weights = bootstrap.poisson_weights(one.unit_id, n_replicates=analysis.bootstrap.n_replicates, rng=rng)
+    for code, arm in enumerate(experiment.arms, 1):
+        found = science.estimates(
+            one.against(code),
+            trimmed,
+            leaves,
+            trim=analysis.trim.method,
+            c=analysis.trim.c,
+            confidence=analysis.confidence,
+            weights=weights,
+            rng=rng,
+        )
+        for metric, scale, estimator, effect in found:
+            yield arm.name, metric, scale, estimator, effect
+    doses = frames.doses(experiment)
+    if doses is not None:
+        clustered = experiment.assignment.unit == "cluster"
+        lines = science.dose_line(
+            one,
+            trimmed,
+            None if clustered else leaves,
+            doses,
+            weights=weights,
+            trim=analysis.trim.method,
+            c=analysis.trim.c,
+            confidence=analysis.confidence,
+            rng=rng,
+        )
+        for metric, scale, effect in lines:
+            yield DOSE_LINE, metric, scale, headline(experiment), effect

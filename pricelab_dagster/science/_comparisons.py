@@ -1,0 +1,120 @@
+"""What stands in for HPTE where a design does not identify it: one-sequence crossovers and staggered starts."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pricelab_dagster.science import hpte, paired, staggered
+from pricelab_dagster.science._experiment import FloatArray, Panel, Trimmed
+
+STAGGERED_HEADLINE = "group_time_simple_not_yet"
+PRE_DAYS = 28
+
+ONE_SEQUENCE = (
+    "not identified: all products have the same sequence of arms, so the effect cannot be told from what changed "
+    "between the phases. `paired` holds the effect only if nothing else changed."
+)
+STAGGERED = (
+    "not identified by one before and after: products start at different times. "
+    f"Quote {STAGGERED_HEADLINE}; two_way_fixed_effects may weigh effects negatively."
+)
+
+
+def refusal(panel: Panel) -> str | None:
+    """Return why HPTE has no meaning on this panel, or None."""
+    if panel.kind == "crossover":
+        sequences = panel.sequence[np.isfinite(panel.arm).any(axis=1)]
+        return ONE_SEQUENCE if len(np.unique(sequences)) == 1 else None
+    if panel.kind == "time_bound" and panel.imported:
+        known = np.where(np.isfinite(panel.arm), panel.arm, panel.sequence[:, None])
+        return STAGGERED if (known.max(axis=1, initial=0) > panel.sequence).any() else None
+    return None
+
+
+def refused(effect: hpte.Effect, reason: str) -> hpte.Effect:
+    """Return the effect as not identified."""
+    nothing: dict[str, Any] = dict.fromkeys(("effect", "se", "ci_lower", "ci_upper", "p_value"), np.nan)
+    return replace(effect, **nothing, n_replicates=0, draws=np.full_like(effect.draws, np.nan), reason=reason)
+
+
+def beside(
+    panel: Panel, one: Trimmed, *, confidence: float, rng: np.random.Generator
+) -> Iterator[tuple[str, hpte.Effect]]:
+    """Yield the name and effect of each estimator that is offered instead."""
+    if panel.kind == "crossover":
+        yield "paired", _paired(panel, one, confidence)
+        return
+    outcome, treated, first = _window(panel, one)
+    fixed = staggered.two_way_fixed_effects(outcome, treated, units=panel.unit_id, confidence=confidence)
+    numbers = (fixed.effect, fixed.se, fixed.ci_lower, fixed.ci_upper, fixed.p_value)
+    yield "two_way_fixed_effects", _effect(panel, one, numbers, fixed.estimand, fixed.reason)
+    for control in get_args(staggered.Control):
+        found = staggered.group_time(
+            outcome, first, control=control, units=panel.unit_id, confidence=confidence, rng=rng
+        )
+        for kind in get_args(staggered.Kind):
+            total = staggered.aggregate(found, kind, confidence=confidence, rng=rng)
+            interval = (total.overall_ci_lower, total.overall_ci_upper)
+            numbers = (total.overall_effect, total.overall_se, *interval, total.overall_p_value)
+            effect = _effect(panel, one, numbers, total.estimand, total.reason)
+            yield f"group_time_{kind}_{control}", effect
+
+
+def _paired(panel: Panel, one: Trimmed, confidence: float) -> hpte.Effect:
+    """Return the mean of treated minus control phases of the products that the filter keeps."""
+    D = np.where(one.kept, np.where(panel.sequence > 0, 1.0, -1.0) * one.first_difference, np.nan)
+    known = np.isfinite(D)
+    found = paired.contrast(D[known], np.zeros(known.sum()), units=panel.unit_id[known], confidence=confidence)
+    numbers = (found.effect, found.se, found.ci_lower, found.ci_upper, found.p_value)
+    return _effect(panel, one, numbers, found.estimand, found.reason)
+
+
+def _window(panel: Panel, one: Trimmed) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
+    """Return the outcome (N, P + T) of the last days before the start and the window, who is treated, and since when.
+
+    The first treated column is -1 for products that never are.
+    """
+    n_before = PRE_DAYS if panel.grain == "day" else PRE_DAYS // 7
+    before = panel.history[one.metric][:, -n_before:] / one.product_scale[:, None]
+    during = np.where(panel.analysed(one.outcome), one.outcome, np.nan)
+    known = np.where(np.isfinite(panel.arm), panel.arm, 0.0)
+    first = np.where(known.any(axis=1), before.shape[1] + known.argmax(axis=1), -1)
+    outcome = np.concatenate([before, during], axis=1)
+    return outcome, np.concatenate([np.zeros_like(before), known], axis=1), first
+
+
+def _effect(panel: Panel, one: Trimmed, numbers: tuple[float, ...], estimand: str, reason: str | None) -> hpte.Effect:
+    """Return an effect from (effect, se, ci_lower, ci_upper, p_value); on the relative scale over the untreated mean.
+
+    The untreated mean is that of the treated cells less the effect; its own noise is left out of the interval.
+    """
+    effect, se, lower, upper, p_value = numbers
+    if one.scale == "relative":
+        treated = panel.analysed(one.outcome) & (panel.arm > 0) & one.kept[:, None]
+        mu0 = float(one.outcome[treated].mean()) - effect if treated.any() else np.nan
+        mu0 = mu0 if mu0 > 0 else np.nan
+        effect, se, lower, upper = effect / mu0, se / mu0, lower / mu0, upper / mu0
+        estimand += "; relative to the mean without treatment"
+    ever = (panel.arm > 0).any(axis=1)
+    kept = one.kept & np.isfinite(panel.arm).any(axis=1)
+    if not np.isfinite(effect) and reason is None:
+        reason = "The mean without treatment is not positive: no relative effect."
+    return hpte.Effect(
+        effect=effect,
+        se=se,
+        ci_lower=lower,
+        ci_upper=upper,
+        p_value=p_value,
+        n_treated=int((ever & kept).sum()),
+        n_control=int((~ever & kept).sum()),
+        n_trimmed=int((np.isfinite(one.first_difference) & ~one.kept).sum()),
+        two_arm_share=np.nan,
+        n_replicates=0,
+        estimand=estimand,
+        reason=reason,
+        kept=kept,
+        draws=np.empty(0),
+    )
