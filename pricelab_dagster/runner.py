@@ -67,6 +67,11 @@ class Runner:
         self._report("reading the sources")
         return self._run("refresh", None)
 
+    def plan(self, name: str) -> Outcome:
+        """Judge new events of an experiment and extend its price plan, without estimates."""
+        self._report(f"{name}, price plan")
+        return self._run("plan", name)
+
     def experiments(self, ids: Sequence[str]) -> list[Outcome]:
         """Run experiments, several at a time; one that fails does not stop the others."""
         known = set(self._instance.get_dynamic_partitions("experiment"))

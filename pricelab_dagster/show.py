@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pricelab_dagster.lifecycle import Status
+from pricelab_dagster.lab import Experiment
 from pricelab_dagster.workbench import Workbench
 
 _WIDE = 10_000
@@ -66,11 +66,26 @@ def status(bench: Workbench) -> None:
     """Print where each experiment stands."""
     for experiment in bench.lab.experiments.values():
         window = bench.window(experiment)
-        state = bench.status(experiment)
         computed = "not run, or its run failed"
         if bench.is_current(experiment):
-            computed = "price plan ready" if state is Status.PLANNED else "effects computed"
-        note(f"{experiment.id}: {state}, {window.start} to {window.end}, {computed}")
+            computed = "effects computed" if bench.has_begun(experiment) else "price plan ready"
+        events = _events(bench, experiment) if experiment.design.kind == "triggered" else ""
+        note(f"{experiment.id}: {bench.status(experiment)}, {window.start} to {window.end}, {computed}{events}")
+
+
+def guarded(bench: Workbench, experiment_id: str) -> None:
+    """Print how many prices of a plan the guard changed, and how many it put back to the incumbent price."""
+    notes = bench.lake.read("experiment.price_plan", experiment_id)["note"]
+    counts = {row["values"]: row["counts"] for row in notes.value_counts().to_pylist() if row["values"] is not None}
+    for text, count in sorted(counts.items()):
+        note(f"{count} of {len(notes)} cells: {text}.")
+
+
+def _events(bench: Workbench, experiment: Experiment) -> str:
+    """Return the verdicts on the events so far, counted."""
+    counted = bench.seen_events(experiment)["status"].value_counts().to_pylist()
+    told = sorted(f"{row['counts']} {row['values']}" for row in counted)
+    return f"; events: {', '.join(told) or 'none yet'}"
 
 
 def _print_table(table: pa.Table) -> None:

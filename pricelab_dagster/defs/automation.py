@@ -21,6 +21,7 @@ from pricelab_dagster.workbench import EVENTS, Workbench
 _LAB_TABLES = [name for name in TABLES if not TABLES[name].partitioned and not name.startswith("marts.")]
 _EXPERIMENT_TABLES = [name for name in TABLES if TABLES[name].partitioned]
 _EVENT_TABLES = [EVENTS, "intermediate.int_data_quality"]
+_DESIGN_TABLES = [f"experiment.{name}" for name in ("drawn_arms", "triggers", "assignments", "price_plan")]
 _MARTS = [name for name in TABLES if name.startswith("marts.")]
 
 refresh = dg.define_asset_job(
@@ -40,6 +41,11 @@ publish = dg.define_asset_job(
 )
 
 
+plan = dg.define_asset_job(
+    "plan",
+    selection=dg.AssetSelection.assets(*map(asset_key, [EVENTS, *_DESIGN_TABLES])),
+    description="The design half alone, once features and clusters are there: events, assignment and price plan.",
+)
 trigger = dg.define_asset_job(
     "trigger",
     selection=dg.AssetSelection.assets(*map(asset_key, [*_EVENT_TABLES, *_EXPERIMENT_TABLES])),
@@ -156,5 +162,5 @@ def automation() -> dg.Definitions:
             default_status=dg.DefaultSensorStatus.RUNNING,
             description="Builds marts and warehouse when the experiments that changed have settled.",
         )
-    jobs = [refresh, experiment, trigger, publish]
+    jobs = [refresh, experiment, plan, trigger, publish]
     return dg.Definitions(jobs=jobs, schedules=[daily], sensors=[experiments, events, marts])

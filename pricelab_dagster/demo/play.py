@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pricelab_dagster import frames, runner
-from pricelab_dagster.demo import data, world
+from pricelab_dagster.demo import data, mailers, world
 from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.workbench import ASSIGNMENTS, Workbench, stage_rng
 
@@ -51,16 +51,54 @@ def _play(lab_root: Path, work: runner.Runner) -> None:
     elasticity = world.draw_elasticities(
         untreated.products["product_id"].tolist(), rng=np.random.default_rng(WORLD_SEED)
     )
-    sales = untreated.sales
+    sales, events = untreated.sales, mailers.weekly_files(mailers.onsets(untreated.products["product_id"]))
     for start in sorted({one.start for one in experiments.values()}):
         starting = [one for one in experiments.values() if one.start == start]
         _write_sales(lab_root, sales, through=start - timedelta(days=1))
         _run(work, starting)
         sales = _follow_plans(lab_root, starting, sales, elasticity)
+        for one in starting:
+            if one.design.kind == "triggered":
+                sales = _play_weeks(lab_root, work, one, events, sales, elasticity)
     _write_sales(lab_root, sales, through=date.max)
     _write_truth(lab_root, list(experiments.values()), untreated, elasticity)
     _run(work, list(experiments.values()))
     _finished([work.publish()])
+
+
+def _play_weeks(
+    lab_root: Path,
+    work: runner.Runner,
+    experiment: Experiment,
+    events: Mapping[date, pd.DataFrame],
+    sales: pd.DataFrame,
+    elasticity: pd.Series,
+) -> pd.DataFrame:
+    """Return the sales of shops that follow a triggered plan: each Sunday brings the mailer of the week that begins.
+
+    The plan grows by the windows of the products that the mailer triggers, and demand answers the new rows alone.
+    """
+    design = experiment.design
+    assert design.kind == "triggered"
+    done: set[tuple[str, date]] = set()
+    for monday in sorted(day for day in events if design.start <= day <= design.horizon):
+        _write_sales(lab_root, sales, through=monday - timedelta(days=1))
+        write_mailers(lab_root, {monday: events[monday]})
+        _finished([work.refresh(), work.plan(experiment.id)])
+        plan = Workbench.open(lab_root).lake.read("experiment.price_plan", experiment.id).to_pandas()
+        new = [cell not in done for cell in zip(plan["product_id"], plan["date"], strict=True)]
+        rng = stage_rng(experiment.assignment.seed, experiment.id, f"planting {monday}")
+        sales = world.plant(sales, plan[new], elasticity, rng=rng)
+        done |= set(zip(plan["product_id"], plan["date"], strict=True))
+    return sales
+
+
+def write_mailers(lab_root: Path, files: Mapping[date, pd.DataFrame]) -> None:
+    """Write the mailers as one file of events a week, named after its Monday."""
+    folder = lab_root / "data" / "mailers"
+    folder.mkdir(parents=True, exist_ok=True)
+    for monday, rows in files.items():
+        rows.assign(occurred_on=rows["occurred_on"].dt.date).to_csv(folder / f"{monday}.csv", index=False)
 
 
 def comparison(lab_root: Path) -> pa.Table:

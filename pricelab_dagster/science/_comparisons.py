@@ -12,6 +12,7 @@ from pricelab_dagster.science._experiment import FloatArray, Panel, Trimmed
 
 STAGGERED_HEADLINE = "group_time_simple_not_yet"
 PRE_DAYS = 28
+"""Days before the start that enter a staggered panel; by week, or coarser periods, all of the history does."""
 
 ONE_SEQUENCE = (
     "not identified: all products have the same sequence of arms, so the effect cannot be told from what changed "
@@ -73,11 +74,11 @@ def _paired(panel: Panel, one: Trimmed, confidence: float) -> hpte.Effect:
 
 
 def _window(panel: Panel, one: Trimmed) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
-    """Return the outcome (N, P + T) of the last days before the start and the window, who is treated, and since when.
+    """Return the outcome (N, P + T) of the days before the start and the window, who is treated, and since when.
 
     The first treated column is -1 for products that never are.
     """
-    n_before = PRE_DAYS if panel.grain == "day" else PRE_DAYS // 7
+    n_before = PRE_DAYS if panel.grain == "day" else panel.n_history
     before = panel.history[one.metric][:, -n_before:] / one.product_scale[:, None]
     during = np.where(panel.analysed(one.outcome), one.outcome, np.nan)
     known = np.where(np.isfinite(panel.arm), panel.arm, 0.0)
