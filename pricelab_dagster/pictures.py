@@ -3,16 +3,17 @@
 import base64
 import itertools
 import re
-import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from pricelab_dagster import svg_text
+from pricelab_dagster.picture_sample import sample
 
 KINDS: Final = {
     "time_bound": "Time-bound design",
@@ -41,7 +42,6 @@ STEPS: Final = {"day": (1, 7, 14, 28, 56, 91, 182, 364), "week": (1, 2, 4, 8, 13
 MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _OUTSIDE = -1
 _SVG = "{http://www.w3.org/2000/svg}"
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class _Grid:
     @property
     def left(self) -> int:
         """Where the first period begins: right of the longest product id."""
-        widest = max(_width(_cut(name), LABEL_SIZE) for name in [*self.product_id, "product"])
+        widest = max(svg_text.width(_cut(name), LABEL_SIZE) for name in [*self.product_id, "product"])
         return PAD + round(widest) + 8
 
     @property
@@ -145,7 +145,7 @@ def design(
     title = " ".join(title.split())
     if cells.size == 0:
         return _empty(key, kind, title)
-    rows = _sample(cells, max_products)
+    rows = sample(cells, max_products)
     codes = np.where(cells < 0, _OUTSIDE, 2 * cells + ~counted)
     n_eve = -(-(7 if eve is None else eve) // DAYS[grain])
     before = dates[0] - np.arange(n_eve, 0, -1) * DAYS[grain]
@@ -220,39 +220,6 @@ def _check_cells(
         raise ValueError(f"date[{at}] == {dates[at]}, must be after {dates[at - 1]}. Sort the periods, each once.")
 
 
-def _sample(arm: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Return the rows to draw, rising: an equal part of each group of like rows, evenly spread inside it."""
-    n = len(arm)
-    if n <= limit:
-        return np.arange(n)
-    groups = _groups(arm, limit)
-    share = np.bincount(groups) * limit / n
-    take = np.maximum(np.floor(share), 1).astype(int)
-    while take.sum() > limit:
-        take[np.argmax(np.where(take > 1, take - share, -np.inf))] -= 1
-    while take.sum() < limit:
-        take[np.argmax(share - take)] += 1
-    rows: set[int] = set()
-    for group, m in enumerate(take):
-        members = np.flatnonzero(groups == group)
-        rows.update(members[((np.arange(m) + 0.5) * len(members) / m).astype(int)].tolist())
-    for missing in np.setdiff1d(arm, arm[sorted(rows)]):
-        rows.add(int(np.argmax((arm == missing).any(axis=1))))
-    return np.array(sorted(rows))
-
-
-def _groups(arm: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Return labels (N,) of like rows: of one sequence of arms, else of one set of arms, else all."""
-    sequences = [tuple(row[np.flatnonzero(np.diff(row, prepend=-2))]) for row in arm]
-    codes: dict[Any, int] = {}
-    for kinds in ([tuple(a for a in s if a >= 0) for s in sequences], [frozenset(s) for s in sequences]):
-        codes = {}
-        labels = [codes.setdefault(one, len(codes)) for one in kinds]
-        if len(codes) <= limit:
-            return np.array(labels)
-    return np.zeros(len(arm), dtype=np.int64)
-
-
 def _draw(grid: _Grid) -> str:
     """Return the picture of a grid that has cells."""
     head, y = _heading(grid.title, _subtitles(grid), grid.width)
@@ -273,11 +240,11 @@ def _empty(key: str, kind: str, title: str) -> str:
 def _heading(title: str, lines: Sequence[str], width: int) -> tuple[list[str], int]:
     """Return the title and the lines below it, and where the next line would stand."""
     parts, y = [], PAD + TITLE_SIZE - 2
-    for line in _wrap(title, width - 2 * PAD, TITLE_SIZE * BOLD):
-        parts.append(_text(PAD, y, line, f'font-size="{TITLE_SIZE}" font-weight="600"'))
+    for line in svg_text.wrap(title, width - 2 * PAD, TITLE_SIZE * BOLD):
+        parts.append(svg_text.element(PAD, y, line, f'font-size="{TITLE_SIZE}" font-weight="600"'))
         y += 20
-    for line in itertools.chain.from_iterable(_wrap(line, width - 2 * PAD, TEXT_SIZE) for line in lines):
-        parts.append(_text(PAD, y, line, f'font-size="{TEXT_SIZE}" fill="{FAINT}"'))
+    for line in itertools.chain.from_iterable(svg_text.wrap(line, width - 2 * PAD, TEXT_SIZE) for line in lines):
+        parts.append(svg_text.element(PAD, y, line, f'font-size="{TEXT_SIZE}" fill="{FAINT}"'))
         y += 17
     return parts, y
 
@@ -289,8 +256,8 @@ def _document(key: str, width: int, height: int, title: str, lines: Sequence[str
     names = f'role="img" aria-labelledby="{key}t {key}d"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {height}" {names} {look}>',
-        f'<title id="{key}t">{_escape(title)}</title>',
-        f'<desc id="{key}d">{_escape(" ".join(lines))}</desc>',
+        f'<title id="{key}t">{svg_text.escape(title)}</title>',
+        f'<desc id="{key}d">{svg_text.escape(" ".join(lines))}</desc>',
         f'<rect {size} rx="4" fill="#fff"/>',
         *body,
         "</svg>\n",
@@ -311,11 +278,11 @@ def _subtitles(grid: _Grid) -> list[str]:
 
 def _axes(grid: _Grid, top: int) -> Iterator[str]:
     """Yield the product ids at the left and the dates along the top, a tick at the left edge of their period."""
-    yield _text(grid.left - 8, top - 8, "product", f'text-anchor="end" fill="{FAINT}"')
+    yield svg_text.element(grid.left - 8, top - 8, "product", f'text-anchor="end" fill="{FAINT}"')
     yield f'<g text-anchor="end">{"".join(_row_label(grid, i, top) for i in range(len(grid.product_id)))}</g>'
     with_year = bool((grid.date[-1] - grid.date[0]).astype(int) > 366)
     labels = [_day(day, year=with_year) for day in grid.date]
-    room = max(_width(label, LABEL_SIZE) for label in labels) + 9
+    room = max(svg_text.width(label, LABEL_SIZE) for label in labels) + 9
     step = next((s for s in STEPS[grid.grain] if s * grid.cell_width >= room), len(labels))
     ticks = []
     for column in range(grid.n_eve % step, len(labels), step):
@@ -323,7 +290,7 @@ def _axes(grid: _Grid, top: int) -> Iterator[str]:
         if x + room > grid.width:
             continue
         look = 'font-weight="700"' if column == grid.n_eve else f'fill="{FAINT}"'
-        yield _text(x + 3, top - 8, labels[column], look)
+        yield svg_text.element(x + 3, top - 8, labels[column], look)
         ticks.append(f"M{x} {top - 6}V{top}")
     yield f'<path d="{"".join(ticks)}" stroke="{FAINT}" fill="none"/>'
 
@@ -331,9 +298,9 @@ def _axes(grid: _Grid, top: int) -> Iterator[str]:
 def _row_label(grid: _Grid, row: int, top: int) -> str:
     name = grid.product_id[row]
     label = _cut(name)
-    hover = f"<title>{_escape(name)}</title>" if label != name else ""
+    hover = f"<title>{svg_text.escape(name)}</title>" if label != name else ""
     y = top + ROW * row + ROW // 2 + 4
-    return f'<text x="{grid.left - 8}" y="{y}">{hover}{_escape(label)}</text>'
+    return f'<text x="{grid.left - 8}" y="{y}">{hover}{svg_text.escape(label)}</text>'
 
 
 def _cells(grid: _Grid, top: int) -> Iterator[str]:
@@ -347,7 +314,7 @@ def _cells(grid: _Grid, top: int) -> Iterator[str]:
             length = stop - start
             runs.setdefault(int(grid.cell[row, start]), []).append(f"M{start} {row}h{length}v1h-{length}z")
     for code, parts in sorted(runs.items()):
-        hover = _escape(_meaning(grid, code))
+        hover = svg_text.escape(_meaning(grid, code))
         look = f'data-cell="{_name(code)}" fill="{_fill(grid, code)}"'
         yield f'<path {look} d="{"".join(parts)}"><title>{hover}</title></path>'
     yield "</g>"
@@ -373,14 +340,14 @@ def _lines(grid: _Grid, top: int) -> str:
 def _legend(grid: _Grid, top: int) -> tuple[list[str], int]:
     """Return the legend and the height of the picture that ends below it."""
     blackouts = [2 * a + 1 for a in range(len(grid.arms)) if 2 * a + 1 in grid.counts]
-    entries = [([2 * a], _fit(name, 260, TEXT_SIZE)) for a, name in enumerate(grid.arms)]
+    entries = [([2 * a], svg_text.fit(name, 260, TEXT_SIZE)) for a, name in enumerate(grid.arms)]
     if blackouts:
         entries.append((blackouts, "blackout: price in force, data left out"))
     if (grid.cell == _OUTSIDE).any():
         entries.append(([_OUTSIDE], "outside the experiment"))
     parts, x, y = [], PAD, top
     for codes, label in entries:
-        size = 18 * len(codes) + 6 + round(_width(label, TEXT_SIZE)) + 18
+        size = 18 * len(codes) + 6 + round(svg_text.width(label, TEXT_SIZE)) + 18
         if x > PAD and x + size > grid.width:
             x, y = PAD, y + 22
         hover = " ".join(_meaning(grid, code) for code in codes)
@@ -388,9 +355,9 @@ def _legend(grid: _Grid, top: int) -> tuple[list[str], int]:
             f'<rect x="{x + 18 * i}" y="{y}" width="18" height="14" fill="{_fill(grid, code, legend=True)}"/>'
             for i, code in enumerate(codes)
         )
-        text = _text(x + 18 * len(codes) + 6, y + 11, label, f'font-size="{TEXT_SIZE}"')
+        text = svg_text.element(x + 18 * len(codes) + 6, y + 11, label, f'font-size="{TEXT_SIZE}"')
         outline = f'<g stroke="{FAINT}" stroke-opacity=".7">{boxes}</g>'
-        parts.append(f'<g data-part="legend"><title>{_escape(hover)}</title>{outline}{text}</g>')
+        parts.append(f'<g data-part="legend"><title>{svg_text.escape(hover)}</title>{outline}{text}</g>')
         x += size
     return parts, y + 14 + PAD
 
@@ -446,48 +413,6 @@ def _day(day: np.datetime64, *, year: bool) -> str:
     return f"{date.day} {MONTHS[date.month - 1]}" + (f" {date.year}" if year else "")
 
 
-def _text(x: int, y: int, content: str, attributes: str) -> str:
-    return f'<text x="{x}" y="{y}" {attributes}>{_escape(content)}</text>'
-
-
-def _escape(text: str) -> str:
-    return escape(_NOT_XML.sub("\ufffd", text))
-
-
 def _cut(name: str) -> str:
     """Return a product id short enough for the axis; the middle goes, because ids often share how they begin."""
     return name if len(name) <= LABEL_LENGTH else f"{name[:7]}…{name[-6:]}"
-
-
-def _width(text: str, size: float) -> float:
-    """Return about how many pixels a text takes, rather too many than too few."""
-    narrow, wide = set("iljtfrI.,:;'|!()[] -"), set("mwMW@%—…")
-    ems = 0.0
-    for character in text:
-        if unicodedata.east_asian_width(character) in "WF":
-            ems += 1.05
-        elif character in narrow:
-            ems += 0.4
-        else:
-            ems += 0.98 if character in wide else 0.72 if character.isupper() else 0.64
-    return ems * size
-
-
-def _fit(text: str, width: float, size: float) -> str:
-    """Return a text that fits into `width` pixels, its end cut where it must be."""
-    if _width(text, size) <= width:
-        return text
-    while text and _width(f"{text}…", size) > width:
-        text = text[:-1]
-    return f"{text.rstrip()}…"
-
-
-def _wrap(text: str, width: float, size: float, *, max_lines: int = 2) -> list[str]:
-    """Return a text in lines of up to `width` pixels; what is beyond `max_lines` is cut."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and (_width(f"{lines[-1]} {word}", size) <= width or len(lines) == max_lines):
-            lines[-1] = f"{lines[-1]} {word}"
-        else:
-            lines.append(word)
-    return [_fit(line, width, size) for line in lines]

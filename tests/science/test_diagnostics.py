@@ -14,6 +14,7 @@ from pricelab_dagster.science.diagnostics import (
     one_price,
     pre_trend,
     price_compliance,
+    triggers_by_arm,
     two_arm_share,
 )
 
@@ -137,6 +138,16 @@ def test_missing_fails_when_one_arm_loses_products():
     arm = halves(200)
     gone = (arm == 1) & (np.arange(200) < 60)
     assert missing_by_arm(gone, arm).status == "failed"
+
+
+def test_triggers_by_hand_and_when_treatment_brings_them_about():
+    found = triggers_by_arm(np.array([1, 1, 1, 0, 1, 0, 0, 0]), np.repeat([1, 0], 4))
+    assert (found.check_name, found.value) == ("triggers_by_arm", 0.5)
+    assert found.p_value == pytest.approx(34 / 70, rel=1e-9)
+    assert found.message == "Triggered: 3 of 4 treated (75.0%), 1 of 4 control products (25.0%)."
+    arm = halves(200)
+    assert triggers_by_arm((arm == 1) | (np.arange(200) < 60), arm).status == "failed"
+    assert triggers_by_arm(np.arange(200) % 4 < 2, arm).status == "passed"
 
 
 def test_two_arm_share():
