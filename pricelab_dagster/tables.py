@@ -282,8 +282,8 @@ _SPECS = [
             + """
             metric        | text  | units, revenue, profit or price
             scale         | text  | relative (the headline) or level
-            estimator     | text  | hpte, hpte_leaf, hpte_doubly_robust, hajek, difference_in_differences
-            arm           | text  | treatment arm, against control
+            estimator     | text  | how it is estimated: hpte, hajek, difference_in_differences, ...
+            arm           | text  | treatment arm, against control; dose_line: per cent of price, over several arms
             estimand      | text  | what the effect is an effect of, in words
         """
             + _EFFECT_VALUES

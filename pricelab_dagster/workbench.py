@@ -129,6 +129,15 @@ class Workbench:
         done = self.lake.exists("experiment.diagnostics", experiment.id)
         return done and through == self.through(experiment).isoformat()
 
+    def has_stale_plan(self, experiment: Experiment) -> bool:
+        """Return whether the shelf has prices that a plan which may still change was made without.
+
+        So it is before the start, where no source of incumbent prices is declared.
+        """
+        open_to_change = self.lab.config.prices is None and self.status(experiment) is Status.PLANNED
+        stored = self.lake.metadata(PLAN, experiment.id)
+        return open_to_change and bool(stored) and stored.get("as_of") != str(self.as_of)
+
     def through(self, experiment: Experiment) -> date:
         """Return the last period that an estimate may look at: the end, or the as-of date of a running experiment."""
         return min(self.window(experiment).end, self.as_of or date.max)

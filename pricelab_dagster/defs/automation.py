@@ -10,6 +10,7 @@ import dagster as dg
 from pricelab_dagster.defs.lake_assets import asset_key
 from pricelab_dagster.defs.partitions import EXPERIMENTS
 from pricelab_dagster.defs.resources import LabResource, lab_schedule
+from pricelab_dagster.defs.sql_models import PUBLISHED
 from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import LabError
 from pricelab_dagster.lab.sources import CONFIG_FILE
@@ -23,6 +24,7 @@ _EXPERIMENT_TABLES = [name for name in TABLES if TABLES[name].partitioned]
 _EVENT_TABLES = [EVENTS, "intermediate.int_data_quality"]
 _DESIGN_TABLES = [f"experiment.{name}" for name in ("drawn_arms", "triggers", "assignments", "price_plan")]
 _MARTS = [name for name in TABLES if name.startswith("marts.")]
+_PUBLISHED = [*sorted(PUBLISHED), *_MARTS]
 
 refresh = dg.define_asset_job(
     "refresh",
@@ -36,8 +38,8 @@ experiment = dg.define_asset_job(
 )
 publish = dg.define_asset_job(
     "publish",
-    selection=dg.AssetSelection.assets(*map(asset_key, _MARTS), dg.AssetKey("warehouse")),
-    description="Build the marts and swap in the warehouse, from the experiments that succeeded.",
+    selection=dg.AssetSelection.assets(*map(asset_key, _PUBLISHED), dg.AssetKey("warehouse")),
+    description="Count the data anew, build the marts and swap in the warehouse, from the experiments that succeeded.",
 )
 
 
@@ -54,7 +56,7 @@ trigger = dg.define_asset_job(
 
 
 @dg.sensor(
-    jobs=[refresh, experiment],
+    jobs=[refresh, plan, experiment],
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Adds new experiment files as partitions and runs what each experiment's present state asks for.",
@@ -63,7 +65,8 @@ def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.Sen
     """Adds each new experiment file as a partition and requests the runs that bring every experiment up to date.
 
     A run is requested once for each state of an experiment: its design, and while it runs each new last date in sales.
-    Broken files are reported and hold back no other.
+    Before the start a plan made from shelf prices follows them, with the arms as they were drawn. Broken files are
+    reported and hold back no other.
     """
     try:
         bench = Workbench.open(Path(lab.root))
@@ -76,9 +79,14 @@ def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.Sen
     written = (bench.lab.root / CONFIG_FILE).stat().st_mtime_ns
     requests = [dg.RunRequest(run_key=f"first refresh:{written}", job_name=refresh.name)] if bench.as_of is None else []
     if bench.as_of is not None:
+        due = due_runs(bench)
         requests = [
-            dg.RunRequest(run_key=key, job_name=experiment.name, partition_key=name)
-            for name, key in due_runs(bench).items()
+            dg.RunRequest(run_key=key, job_name=experiment.name, partition_key=name) for name, key in due.items()
+        ]
+        requests += [
+            dg.RunRequest(run_key=f"{name}:plan:{bench.as_of}", job_name=plan.name, partition_key=name)
+            for name, one in bench.lab.experiments.items()
+            if name not in due and bench.has_stale_plan(one)
         ]
     return dg.SensorResult(
         run_requests=requests, dynamic_partitions_requests=[EXPERIMENTS.build_add_request(new)] if new else []
@@ -158,7 +166,7 @@ def automation() -> dg.Definitions:
         warnings.simplefilter("ignore", category=dg.BetaWarning)
         marts = dg.AutomationConditionSensorDefinition(
             "publish_marts",
-            target=dg.AssetSelection.assets(*map(asset_key, _MARTS), dg.AssetKey("warehouse")),
+            target=dg.AssetSelection.assets(*map(asset_key, _PUBLISHED), dg.AssetKey("warehouse")),
             default_status=dg.DefaultSensorStatus.RUNNING,
             description="Builds marts and warehouse when the experiments that changed have settled.",
         )

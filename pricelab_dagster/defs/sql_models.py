@@ -14,6 +14,8 @@ from pricelab_dagster.workbench import PLAN, Workbench
 KINDS = ("sql", "duckdb", "parquet")
 SALES = "staging.stg_sales"
 BEFORE_START = frozenset({"intermediate.int_product_features"})
+# it counts what triggers did, which is known only once the experiments have run
+PUBLISHED = frozenset({"intermediate.int_data_quality"})
 
 
 def _partitioned(model: Model) -> dg.AssetsDefinition:
@@ -44,7 +46,8 @@ def _plan(stage: Stage, model: Model) -> Output:
     notes = rows.filter(pc.is_valid(rows["note"])).group_by(["note"]).aggregate([([], "count_all")])
     by_note = dict(sorted(zip(notes["note"].to_pylist(), notes["count_all"].to_pylist(), strict=True)))
     incumbent = "prices.incumbent" if bench.lab.config.prices else "the last shelf price before the start"
-    return Output(rows, metadata={"frozen": frozen is not None, "incumbent": incumbent, "cells_by_note": by_note})
+    metadata = {"frozen": frozen is not None, "incumbent": incumbent, "cells_by_note": by_note}
+    return Output(rows, facts={"as_of": str(bench.as_of)}, metadata=metadata)
 
 
 def _extended(frozen: pa.Table, rows: pa.Table) -> pa.Table:
@@ -58,13 +61,14 @@ def _unpartitioned(model: Model) -> dg.AssetsDefinition:
     def compute(bench: Workbench) -> Output:
         return Output(bench.run_model(model))
 
+    is_published = model.name in PUBLISHED or model.name.startswith("marts.")
     return lab_asset(
         model.name,
         reads=model.upstream_tables,
         description=model.description,
         compute=compute,
         kinds=KINDS,
-        automation_condition=publish_when_settled() if model.name.startswith("marts.") else None,
+        automation_condition=publish_when_settled() if is_published else None,
         freshness_policy=fresh_by_schedule(*lab_schedule()) if model.name == SALES else None,
     )
 

@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 import warnings
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import pytest
@@ -61,6 +61,36 @@ def test_new_file_becomes_a_partition_and_one_run(copied, instance):
 
 def test_what_is_up_to_date_is_left_alone(played, instance):
     assert keys(tick(played, instance)) == {}
+
+
+def test_before_the_start_a_plan_of_shelf_prices_follows_the_shelf(tmp_path, instance, runner):
+    start = "kind: time_bound, start: 2024-04-01, duration: 14"
+    text = tiny_lab.experiment(start, "category = 'milk'")
+    config = tiny_lab.CONFIG[: tiny_lab.CONFIG.index("prices:")] + "time_zone: UTC\n"
+    one = tiny_lab.world()
+    root = tiny_lab.write_lab(tmp_path / "lab", {"soon": text}, config=config, one=one, through=date(2024, 3, 20))
+    work = runner(root)
+    tiny_lab.succeeded([work.refresh(), *work.experiments(["soon"])])
+    assert keys(tick(root, instance)) == {}
+    bench = Workbench.open(root)
+    before = bench.lake.read("experiment.price_plan", "soon").to_pandas()
+    dearer = one.sales.assign(price=one.sales["price"].where(one.sales["day"] <= date(2024, 3, 20), 99.0))
+    tiny_lab.write_sales(root, dearer, through=date(2024, 3, 21))
+    tiny_lab.succeeded([work.refresh()])
+    found = tick(root, instance).run_requests
+    assert [(one.job_name, one.partition_key) for one in found] == [("plan", "soon")]
+    tiny_lab.succeeded([work.plan("soon")])
+    after = Workbench.open(root).lake.read("experiment.price_plan", "soon").to_pandas()
+    assert (after["incumbent_price"] == 99.0).all()
+    assert not (before["incumbent_price"] == 99.0).any()
+    assert before["arm"].equals(after["arm"])
+    assert keys(tick(root, instance)) == {}
+    tiny_lab.write_sales(root, dearer, through=date(2024, 4, 2))
+    tiny_lab.succeeded([work.refresh()])
+    assert [one.job_name for one in tick(root, instance).run_requests] == ["experiment"]
+    tiny_lab.succeeded(work.experiments(["soon"]))
+    frozen = Workbench.open(root).lake.read("experiment.price_plan", "soon").to_pandas()
+    assert frozen.equals(after)
 
 
 @pytest.mark.parametrize(
@@ -232,12 +262,11 @@ def log_planned(instance, run, key):
     instance.report_dagster_event(event, run.run_id)
 
 
-def test_marts_and_warehouse_carry_the_condition(definitions):
+def test_marts_warehouse_and_data_quality_carry_the_condition(definitions):
     graph = definitions.resolve_asset_graph()
     carried = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).automation_condition}
-    assert carried == {
-        key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).group_name == "marts"
-    }
+    marts = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).group_name == "marts"}
+    assert carried == marts | {"intermediate/int_data_quality"}
     labels = {graph.get(dg.AssetKey(["warehouse"])).automation_condition.get_label()}
     assert labels == {"publish_when_settled"}
 
