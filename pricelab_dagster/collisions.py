@@ -8,6 +8,7 @@ from itertools import combinations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pricelab_dagster import inputs
 from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.workbench import ASSIGNMENTS, Workbench
 
@@ -59,7 +60,7 @@ def refuse(bench: Workbench, experiment: Experiment, rows: pa.Table) -> None:
         apart = str(facts["end"]) < first.isoformat() or str(facts["start"]) > last.isoformat()
         if name == experiment.id or name in retired or apart:
             continue
-        other = bench.lake.read(ASSIGNMENTS, name)
+        other = inputs.cells_in_force(bench, name)
         both = own & set(zip(other["product_id"].to_pylist(), other["date"].to_pylist(), strict=True))
         if both:
             product, day = min(both)

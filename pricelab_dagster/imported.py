@@ -57,8 +57,9 @@ def read(
 
     Raises
     ------
-    LabError : when a cell is empty, an arm has another name, no product is in the scope, a blackout has no day after
-        it, fewer than four products follow the design, or a triggered design has products without an event.
+    LabError : when a cell is empty, an arm has another name, no product is in the scope, a date lies between the
+        labels of weeks, a blackout has no day after it, fewer than four products follow the design, or a triggered
+        design has products without an event.
     """
     _check_cells(rows, experiment)
     inside = rows[rows["product_id"].isin(set(scope))].sort_values(["product_id", "date"], ignore_index=True)
@@ -71,6 +72,7 @@ def read(
     if counted.empty:
         allowed = f"a file with dates from {first.date()} to {last.date()}"
         raise LabError(experiment.file, "assignment.source", "no date in the window", allowed, "Correct design.start.")
+    _check_labels(counted["date"], first, experiment, grain)
     in_analysis = counted["arm"] != BLACKOUT
     arm = counted["arm"].where(in_analysis).groupby(counted["product_id"]).bfill()
     if arm.isna().any():
@@ -106,6 +108,14 @@ def _check_cells(rows: pd.DataFrame, experiment: Experiment) -> None:
     unknown = sorted(set(rows["arm"]) - names)
     if unknown:
         raise LabError(experiment.file, "assignment.source", unknown[0], allowed, "Rename the arm in that file.")
+
+
+def _check_labels(days: pd.Series, first: pd.Timestamp, experiment: Experiment, grain: Grain) -> None:
+    """Refuse dates between the labels of weeks: they would meet no period of the sales."""
+    between = (days - first).dt.days % PERIOD_DAYS[grain] != 0
+    if between.any():
+        allowed = f"the label of a week, such as {first.date()}, in every row"
+        raise LabError(experiment.file, "assignment.source", days[between].iloc[0].date(), allowed, "Give the labels.")
 
 
 def _table(cells: pd.DataFrame, in_analysis: pd.Series, experiment: Experiment) -> pa.Table:

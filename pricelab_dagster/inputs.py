@@ -4,6 +4,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pricelab_dagster.engine import Table, View
 from pricelab_dagster.lab import Experiment
@@ -32,8 +33,10 @@ def source(bench: "Workbench", name: str, experiment: Experiment | None) -> Tabl
             return _policy_prices(bench, experiment)
         if name == "endings":
             return pa.table({"ending": pa.array(experiment.guard.endings or (), pa.float64())})
-        if name in ("cells_in_force", "cells_ever"):
-            return _other_cells(bench, experiment, retired=name == "cells_ever")
+        if name == "cells_in_force":
+            return _cells_in_force(bench, experiment)
+        if name == "cells_ever":
+            return _cells_ever(bench, experiment)
     config, root = bench.lab.config, bench.lab.root
     found = config.sources().get({"incumbent_prices": "prices.incumbent"}.get(name, name))
     if found is None:
@@ -44,10 +47,33 @@ def source(bench: "Workbench", name: str, experiment: Experiment | None) -> Tabl
     return View(query, tuple(found.files(root)))
 
 
-def _other_cells(bench: "Workbench", experiment: Experiment, *, retired: bool) -> Table:
-    """Return the assignments of the other experiments, those of retired ones only where they are asked for."""
-    left_out = {experiment.id} if retired else {experiment.id, *bench.retired()}
-    files = [path for path in bench.lake.files(ASSIGNMENTS) if path.stem not in left_out]
+def cells_in_force(bench: "Workbench", experiment_id: str) -> pa.Table:
+    """Return the stored assignment of an experiment, up to a stop that its file names and no run has carried out."""
+    rows = bench.lake.read(ASSIGNMENTS, experiment_id)
+    stop = _stop_ahead(bench, experiment_id)
+    return rows if stop is None else rows.filter(pc.less_equal(rows["date"], pa.scalar(stop)))
+
+
+def _stop_ahead(bench: "Workbench", experiment_id: str) -> date | None:
+    """Return the end of an experiment where its stored assignment goes on after it."""
+    if experiment_id not in bench.lab.experiments:
+        return None
+    end = bench.window(bench.lab.experiments[experiment_id]).end
+    return end if end.isoformat() < str(bench.lake.metadata(ASSIGNMENTS, experiment_id)["end"]) else None
+
+
+def _cells_in_force(bench: "Workbench", experiment: Experiment) -> Table:
+    """Return the assignments of the other experiments that are not retired."""
+    left_out = {experiment.id, *bench.retired()}
+    names = [name for name in bench.lake.partitions(ASSIGNMENTS) if name not in left_out]
+    if any(_stop_ahead(bench, name) for name in names):
+        return pa.concat_tables([cells_in_force(bench, name) for name in names], promote_options="default")
+    return [bench.lake.path(ASSIGNMENTS, name) for name in names] or TABLES[ASSIGNMENTS].schema.empty_table()
+
+
+def _cells_ever(bench: "Workbench", experiment: Experiment) -> Table:
+    """Return the assignments of the other experiments, retired ones too."""
+    files = [path for path in bench.lake.files(ASSIGNMENTS) if path.stem != experiment.id]
     return files or TABLES[ASSIGNMENTS].schema.empty_table()
 
 

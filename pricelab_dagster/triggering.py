@@ -18,6 +18,15 @@ TRIGGERS = "experiment.triggers"
 STARTED, GHOST, DUPLICATE, LATE = "started", "ghost", "duplicate", "late"
 UNKNOWN_PRODUCT, OUTSIDE_WINDOW, INSIDE_RUNNING = "unknown_product", "outside_window", "inside_running"
 STARTS = (STARTED, GHOST)
+STATUSES = {
+    STARTED: "the event starts the window of a treated unit",
+    GHOST: "the same for a control unit, at the control price: what treated units are compared with",
+    DUPLICATE: "the event stands there already, or the product had one on that day",
+    UNKNOWN_PRODUCT: "the lab has no such product",
+    OUTSIDE_WINDOW: "before the start, after the horizon, or after a stop",
+    INSIDE_RUNNING: "the unit was triggered before: the first trigger alone counts",
+    LATE: "when the event came, its first period was in sales already",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ def judge(experiment_id: str, events: list[Event], stored: pa.Table, arms: pa.Ta
     rows = stored.to_pylist()
     seen = set(_counts(stored))
     touched = {(row["event_id"], row["product_id"]) for row in rows}
-    days = {(row["product_id"], row["occurred_on"]) for row in rows}
+    days = {(row["product_id"], row["occurred_on"]) for row in rows if row["status"] != DUPLICATE}
     running = {drawn[row["product_id"]][0] for row in rows if row["status"] in STARTS}
     for event in unseen(events, stored):
         product, day = event.product_id, event.occurred_on
@@ -128,7 +137,8 @@ def judge(experiment_id: str, events: list[Event], stored: pa.Table, arms: pa.Ta
             first, last = rules.window(day) if status in STARTS else (None, None)
             rows.append(_row(experiment_id, event, arm, status, first, last))
             touched.add((event.event_id, product))
-            days.add((product, day))
+            if status != DUPLICATE:
+                days.add((product, day))
             n_copies -= 1
         rows += [_row(experiment_id, event, arm, DUPLICATE) for _ in range(n_copies)]
     return pa.Table.from_pylist(rows, schema=TABLES[TRIGGERS].schema)
