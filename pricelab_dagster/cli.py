@@ -192,7 +192,24 @@ def diagnostics(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
 @click.argument("experiment_id", metavar="ID")
 def plan(lab_root: Path, form: str, experiment_id: str) -> None:
     """Print the price plan of experiment ID: one price per product and period; works before the start."""
+    from pricelab_dagster import show
+    from pricelab_dagster.workbench import Workbench
+
     _print_table(lab_root, "experiment.price_plan", (experiment_id,), form)
+    show.guarded(Workbench.open(lab_root), experiment_id)
+
+
+@main.command()
+@lab_option
+@click.argument("experiment_id", metavar="ID")
+def picture(lab_root: Path, experiment_id: str) -> None:
+    """Print the design of experiment ID as an SVG picture: products by periods, arms and blackouts."""
+    from pricelab_dagster import picturing
+    from pricelab_dagster.workbench import ASSIGNMENTS, Workbench
+
+    bench = Workbench.open(lab_root)
+    experiment = bench.experiment(experiment_id)
+    click.echo(picturing.design_of(experiment, bench.lake.read(ASSIGNMENTS, experiment_id), bench.grain))
 
 
 @main.command()
@@ -240,6 +257,35 @@ def study_demo(seeds: int, workers: int, out: Path, form: str) -> None:
     with show.progress("study demo", total=seeds) as report:
         rows = demo_study.run(seeds, workers=workers, out=out, report=report)
     show.rows(rows, form)
+
+
+@study.command("designs")
+@click.option(
+    "--replications",
+    default=400,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Draws of each design and market.",
+)
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
+@click.option(
+    "--out",
+    default="study/designs.jsonl",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Results so far; a study that was interrupted goes on from there.",
+)
+@format_option
+def study_designs(replications: int, workers: int, out: Path, form: str) -> None:
+    """Draw each design on simulated markets; print bias, coverage and standard errors of every estimator."""
+    from pricelab_dagster import show
+    from pricelab_dagster.studies import designs
+
+    with show.progress("study designs", total=replications) as report:
+        rows = designs.run(replications, workers=workers, out=out, report=report)
+    show.rows(rows, form)
+    if form == "table":
+        show.note(designs.READING)
 
 
 def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str, *, hidden: tuple[str, ...] = ()) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from pricelab_dagster.cli import main as main_command
+from pricelab_dagster.tables import TABLES as LAKE
+from pricelab_dagster.triggering import STATUSES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -33,6 +35,20 @@ def command_lines() -> list[str]:
         )
         lines.append(f"| `{f'{path} {arguments}'.strip()}` | {command.get_short_help_str(limit=200)} |")
     return lines
+
+
+def plan_lines() -> list[str]:
+    """Return the columns of the price plan, in their order."""
+    lines = ["| column | type | meaning |", "|---|---|---|"]
+    words = {"string": "text", "date32[day]": "date", "double": "number"}
+    return lines + [
+        f"| `{one.name}` | {words[str(one.type)]} | {one.description} |" for one in LAKE["marts.fct_price_plan"].columns
+    ]
+
+
+def status_lines() -> list[str]:
+    """Return what can become of an outside event."""
+    return ["| status | what it means |", "|---|---|", *(f"| `{name}` | {text} |" for name, text in STATUSES.items())]
 
 
 def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -67,7 +83,7 @@ def dependencies() -> list[str]:
     return [re.split(r"[<>=!~\[ ;]", line)[0] for line in project["dependencies"]]
 
 
-TABLES = {"assets": asset_lines, "commands": command_lines}
+TABLES = {"assets": asset_lines, "commands": command_lines, "statuses": status_lines, "plan": plan_lines}
 
 
 def main() -> None:

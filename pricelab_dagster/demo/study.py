@@ -1,30 +1,29 @@
 """The demo study: the demo's experiments with other draws of arms and sales, and how often intervals hold the truth."""
 
-import json
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from scipy import stats
 
-from pricelab_dagster import drawing, frames, graphs, scope
-from pricelab_dagster.demo import data, play, world
+from pricelab_dagster import drawing, frames, graphs, scope, triggering
+from pricelab_dagster.demo import data, mailers, play, world
 from pricelab_dagster.lab import CONTROL, Experiment
 from pricelab_dagster.models import models
 from pricelab_dagster.science import panel as science
-from pricelab_dagster.workbench import FEATURES, Workbench, stage_rng
+from pricelab_dagster.studies import figures
+from pricelab_dagster.studies.resume import Progress, append
+from pricelab_dagster.studies.resume import read as _read
+from pricelab_dagster.tables import TABLES
+from pricelab_dagster.workbench import EVENTS, FEATURES, Workbench, stage_rng
 
 STUDIED = ("units", "revenue")
 HISTORY_MODELS = ("staging.stg_sales", "staging.stg_products", "intermediate.int_product_days")
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,7 @@ class Setting:
     ----------
     products : features of the scope, sorted by product.
     clusters : cluster by product; empty where products are drawn one by one.
+    events : staging.stg_events.
     sales : untreated sales of the scope.
     cells : multiplier of each product and day, as if treated.
     truth : planted relative effect by metric.
@@ -43,6 +43,7 @@ class Setting:
     experiment: Experiment
     products: pd.DataFrame
     clusters: Mapping[str, str]
+    events: pa.Table
     sales: pd.DataFrame
     cells: pd.DataFrame
     incumbent: pd.DataFrame
@@ -59,15 +60,16 @@ def run(seeds: int, *, workers: int, out: Path, report: Progress) -> pa.Table:
     names = sorted(path.stem for path in (data.LAB / "experiments").glob("*.yaml"))
     todo = [seed for seed in range(1, seeds + 1) if any((name, seed) not in done for name in names)]
     report(f"{seeds - len(todo)} of {seeds} draws are there already")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, initializer=_prepare_worker) as pool, out.open("a") as handle:
-        futures = {pool.submit(_draw_all, seed): seed for seed in todo}
-        for future in as_completed(futures):
-            rows = [row for row in future.result() if (row["experiment_id"], row["seed"]) not in done]
-            handle.writelines(json.dumps(row) + "\n" for row in rows)
-            handle.flush()
-            report(f"draw {futures[future]}")
+    append(
+        todo,
+        _draw_all,
+        out=out,
+        workers=workers,
+        report=report,
+        title=lambda seed: f"draw {seed}",
+        skip=lambda row: (row["experiment_id"], row["seed"]) in done,
+        prepare=_prepare_worker,
+    )
     return summary([row for row in _read(out) if row["seed"] <= seeds])
 
 
@@ -78,15 +80,15 @@ def summary(rows: list[dict[str, Any]]) -> pa.Table:
     found = []
     for (name, metric), part in frame.groupby(["experiment_id", "metric"], sort=True):
         hits, n = int(part["covered"].sum()), len(part)
-        bounds = stats.binomtest(hits, n).proportion_ci(method="exact")
+        covered = figures.proportion(hits, n)
         found.append(
             {
                 "experiment_id": name,
                 "metric": metric,
                 "draws": n,
-                "coverage": hits / n,
-                "coverage_lower": float(bounds.low),
-                "coverage_upper": float(bounds.high),
+                "coverage": covered.value,
+                "coverage_lower": covered.lower,
+                "coverage_upper": covered.upper,
                 "mean_truth": float(part["truth"].mean()),
                 "mean_effect": float(part["effect"].mean()),
                 "median_se": float(part["se"].median()),
@@ -104,6 +106,8 @@ def settings() -> Iterator[Setting]:
     )
     with tempfile.TemporaryDirectory() as folder:
         play.write_untreated(Path(folder) / "lab", untreated)
+        weeks = mailers.weekly_files(mailers.onsets(untreated.products["product_id"]))
+        play.write_mailers(Path(folder) / "lab", weeks)
         bench = Workbench.open(Path(folder) / "lab")
         for name in HISTORY_MODELS:
             bench = bench.with_table(name, bench.run_model(models()[name]))
@@ -117,8 +121,7 @@ def draw(setting: Setting, seed: int) -> list[dict[str, Any]]:
         update={"assignment": setting.experiment.assignment.model_copy(update={"seed": seed})}
     )
     rng = stage_rng(seed, experiment.id, "assignments")
-    drawn = drawing.draw(experiment, "day", setting.products, setting.clusters, rng=rng)
-    assignments = frames.to_pandas(drawing.assignment_table(drawn, experiment))
+    assignments = _assigned(experiment, setting.products, setting.clusters, setting.events, rng)
     plan = assignments.merge(setting.cells.drop(columns="in_analysis"), on=["experiment_id", "product_id", "date"])
     plan = plan.merge(setting.incumbent.rename(columns={"price": "incumbent_price"}), on=["product_id", "date"])
     factor = plan["multiplier"].where(plan["arm"] != CONTROL, 1.0)
@@ -131,7 +134,7 @@ def draw(setting: Setting, seed: int) -> list[dict[str, Any]]:
         assignments,
         _filled(sales, setting.products),
         setting.products,
-        through=drawn.date[-1].item(),
+        through=assignments["date"].max().date(),
     )
     predicted = science.forecasts(panel, method=experiment.analysis.detrend.method)
     trimmed = science.trimmed(panel, predicted)
@@ -170,6 +173,7 @@ def _setting(
     bench: Workbench, experiment: Experiment, untreated: data.UntreatedWorld, elasticity: pd.Series
 ) -> Setting:
     features = bench.run_model(models()[FEATURES], experiment)
+    events = bench.run_model(models()[EVENTS])
     covered = scope.products(bench, experiment, features)
     described = frames.to_pandas(features).sort_values("product_id")
     products = described[described["product_id"].isin(set(covered))].reset_index(drop=True)
@@ -177,8 +181,7 @@ def _setting(
     if experiment.assignment.unit == "cluster":
         rows = graphs.scope_clusters(bench, experiment, described, covered)
         clusters = dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))
-    drawn = drawing.draw(experiment, "day", products, clusters, rng=np.random.default_rng(0))
-    assignments = frames.to_pandas(drawing.assignment_table(drawn, experiment))
+    assignments = _assigned(experiment, products, clusters, events, np.random.default_rng(0))
     multiplier = float(experiment.arms[0].price_multiplier or 1.0)
     cells = world.treated_cells(assignments, untreated.incumbent, {experiment.id: multiplier})
     planted = world.truth(untreated.sales, cells, elasticity)
@@ -186,12 +189,32 @@ def _setting(
         experiment=experiment,
         products=products,
         clusters=clusters,
+        events=events,
         sales=untreated.sales[untreated.sales["product_id"].isin(set(covered))],
         cells=cells,
         incumbent=untreated.incumbent[untreated.incumbent["product_id"].isin(set(covered))],
         elasticity=elasticity,
         truth=dict(zip(planted["metric"], planted["truth"], strict=True)),
     )
+
+
+def _assigned(
+    experiment: Experiment,
+    products: pd.DataFrame,
+    clusters: Mapping[str, str],
+    events: pa.Table,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Return an assignment drawn anew; of a triggered experiment every event comes in time."""
+    drawn = drawing.draw(experiment, "day", products, clusters, rng=rng)
+    if experiment.design.kind != "triggered":
+        return frames.to_pandas(drawing.assignment_table(drawn, experiment))
+    arms = drawing.drawn_arms_table(drawn, experiment)
+    scope_ids = arms["product_id"].to_pylist()
+    own = triggering.events_of(events, experiment.design.event, scope_ids, scope_ids)
+    rules = triggering.Rules.of(experiment, "day", as_of=date.min)
+    judged = triggering.judge(experiment.id, own, TABLES[triggering.TRIGGERS].schema.empty_table(), arms, rules)
+    return frames.to_pandas(drawing.triggered_assignment(judged, arms, experiment, "day"))
 
 
 def _filled(sales: pd.DataFrame, products: pd.DataFrame) -> pd.DataFrame:
@@ -216,14 +239,3 @@ def _prepare_worker() -> None:
 
 def _draw_all(seed: int) -> list[dict[str, Any]]:
     return [row for setting in _settings for row in draw(setting, seed)]
-
-
-def _read(out: Path) -> list[dict[str, Any]]:
-    """Return the finished draws; a line that an interruption cut short is left out and drawn again."""
-    rows = []
-    for line in out.read_text().splitlines() if out.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows

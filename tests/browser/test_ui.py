@@ -95,10 +95,20 @@ def test_groups_descriptions_and_columns_are_shown(page: Page, address: str) -> 
 
 def test_automation_is_visible_and_switchable(page: Page, address: str) -> None:
     page.goto(f"{address}/automation")
-    for name in ("daily_refresh", "experiments", "publish_marts"):
+    for name in ("daily_refresh", "events", "experiments", "publish_marts"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
-    # one box to select and one to switch for each of the three, and one to select all
-    expect(page.locator("input[type=checkbox]")).to_have_count(7)
+    # one box to select and one to switch for each of the four, and one to select all
+    expect(page.locator("input[type=checkbox]")).to_have_count(9)
+
+
+def test_the_picture_of_a_design_is_shown(page: Page, address: str, lab: Path) -> None:
+    _until(lambda: (lab / "lake/experiment/price_plan" / f"{EXPERIMENT}.parquet").exists() or None, RUN_SECONDS)
+    page.goto(f"{address}/assets/experiment/assignments?view=partitions&partition={EXPERIMENT}")
+    page.get_by_text("Show Markdown").first.click()
+    picture = page.locator("img[src^='data:image/svg+xml']").first
+    expect(picture).to_be_visible()
+    assert picture.evaluate("one => one.naturalWidth") > 0
+    page.screenshot(path=lab / "picture.png")
 
 
 def test_a_partition_materialised_from_the_page_ends_green(page: Page, address: str, lab: Path) -> None:

@@ -65,7 +65,7 @@ def test_no_product_is_chosen_by_what_happens_after_the_first_start(tmp_path: Pa
     assert not lab.broken
     assert min(one.start for one in lab.experiments.values()) == data.FIRST_START
     kinds = {one.design.kind for one in lab.experiments.values()}
-    assert kinds == {"time_bound", "random_days", "crossover"}
+    assert kinds == {"time_bound", "triggered", "random_days", "crossover"}
     clustered = [one for one in lab.experiments.values() if one.assignment.unit == "cluster"]
     assert [(one.design.kind, one.start.month >= 7) for one in clustered] == [("crossover", True)]
     assert any(one.treatment.price_multiplier == 1.0 for one in lab.experiments.values())

@@ -1,0 +1,1 @@
+"""Simulation studies: experiments drawn many times on markets whose effects were planted."""

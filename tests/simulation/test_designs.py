@@ -1,0 +1,324 @@
+"""Estimators under each design, on markets whose effects were planted: few draws, each figure asked what it can carry.
+
+`pricelab study designs` is the long form.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pricelab_dagster.science import affinity, bootstrap, designs, market, panel
+from pricelab_dagster.studies import cases, figures, resume
+from pricelab_dagster.studies import designs as study
+from pricelab_dagster.studies.cases import Case, Size
+from pricelab_dagster.studies.planted import draw, plant
+from pricelab_dagster.workbench import stage_rng
+
+SIZE = Size(n_products=150, n_history=140, n_trees=20, n_replicates=100)
+TINY = Size(n_products=60, n_history=120, n_trees=4, n_replicates=10)
+N_DRAWS = 40
+NOMINAL = 0.95
+# one true figure in a thousand is refused; the seeds are fixed
+CONFIDENCE = 0.999
+MAX_STANDARD_ERRORS = 4.0
+# what methods.md asks of mean SE / SD of estimates
+SE_OVER_SD = (0.92, 1.15)
+# sums of a few hundred doubles, of the size of one
+ROUNDING = 1e-12
+# -41 points is what methods.md reads; events here leave .6 of demand: .6 x 1.1 - 1 = -.34
+REFUSED_READS_BELOW = -0.25
+
+CALENDAR = (study.TIME_BOUND, study.BALANCED, study.COIN_FLIP, study.CROSSOVER, study.FOUR_PHASES)
+SHORT = (
+    *CALENDAR,
+    study.TRIGGERED,
+    study.STAGGERED,
+    *(one for one in study.CASES if "two prices" in one.design or "clusters" in one.design),
+    *(replace(one, scenario="clean") for one in (study.TIME_BOUND, study.BALANCED, study.CROSSOVER)),
+)
+
+
+_drawn: dict[str, pd.DataFrame] = {}
+
+
+def draws(case: Case) -> pd.DataFrame:
+    """Return one row per draw, arm, scale and estimator; `truth` by estimand. Tests share them."""
+    if case.name not in _drawn:
+        rows = [study.replicate(case, replication, SIZE) for replication in range(1, N_DRAWS + 1)]
+        _drawn[case.name] = pd.DataFrame([one for row in rows for one in row["found"]])
+    return _drawn[case.name]
+
+
+def by_estimator(case: Case, estimand: str = "same_day") -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Return the draws of each arm, scale and estimator, without the comparison that the product refuses."""
+    frame = draws(case).assign(truth=[one[estimand] for one in draws(case)["truth"]])
+    frame = frame[frame["estimator"] != study.REFUSED]
+    return dict(iter(frame.groupby(["arm", "scale", "estimator"], sort=False)))
+
+
+def covers(part: pd.DataFrame) -> bool:
+    """Return whether the binomial interval of the coverage holds the nominal one."""
+    hits = ((part["ci_lower"] <= part["truth"]) & (part["truth"] <= part["ci_upper"])).sum()
+    found = figures.proportion(int(hits), len(part), confidence=CONFIDENCE)
+    return found.lower <= NOMINAL <= found.upper
+
+
+def unbiased(part: pd.DataFrame) -> bool:
+    """Return whether the bias is below four Monte Carlo standard errors."""
+    found = figures.bias(part["effect"] - part["truth"], part["chance"], confidence=CONFIDENCE)
+    standard_error = (found.upper - found.value) / stats.t(len(part) - 2).ppf(0.5 + CONFIDENCE / 2)
+    return abs(found.value) < MAX_STANDARD_ERRORS * standard_error
+
+
+def honest(part: pd.DataFrame) -> bool:
+    """Return whether mean SE over SD may lie where it must; bounds the intervals from above, which `covers` cannot."""
+    found = figures.se_over_sd(part["se"], part["effect"] - part["truth"], confidence=CONFIDENCE)
+    return found.lower <= SE_OVER_SD[1] and SE_OVER_SD[0] <= found.upper
+
+
+CHECKS: tuple[Callable[[pd.DataFrame], bool], ...] = (covers, unbiased, honest)
+
+
+def failures(case: Case) -> list[str]:
+    """Return what does not hold, by estimator."""
+    return [
+        f"{' '.join(key)}: {check.__name__}"
+        for key, part in by_estimator(case).items()
+        for check in CHECKS
+        if part["effect"].isna().any() or not check(part)
+    ]
+
+
+@pytest.mark.parametrize("case", SHORT, ids=lambda case: case.name)
+def test_estimators_are_unbiased_and_their_intervals_cover(case: Case) -> None:
+    assert len(by_estimator(case)) >= 5
+    assert failures(case) == []
+
+
+def widened(part: pd.DataFrame, factor: float) -> pd.DataFrame:
+    half = factor * (part["ci_upper"] - part["ci_lower"]) / 2
+    centre = (part["ci_upper"] + part["ci_lower"]) / 2
+    return part.assign(se=factor * part["se"], ci_lower=centre - half, ci_upper=centre + half)
+
+
+def test_wrong_estimators_fail_the_checks() -> None:
+    part = by_estimator(study.CROSSOVER)["-5 %", "relative", "hpte"]
+    assert all(check(part) for check in CHECKS)
+    shifted = part.assign(truth=part["truth"] + 4 * part["se"].mean())
+    assert not covers(shifted)
+    assert not unbiased(shifted)
+    halved, doubled = widened(part, 0.5), widened(part, 2.0)
+    assert not covers(halved)
+    assert not honest(halved)
+    assert not honest(doubled)
+    # a fifth of the effect, which no interval of one experiment would show
+    assert not unbiased(part.assign(effect=0.8 * part["effect"]))
+
+
+def test_carryover_is_in_a_crossover_after_its_blackout_and_not_in_random_days() -> None:
+    crossover, days = (replace(one, scenario="carryover") for one in (study.CROSSOVER, study.BALANCED))
+    key = ("-5 %", "relative", "hpte")
+    assert unbiased(by_estimator(crossover, "long_run")[key])
+    assert not unbiased(by_estimator(crossover, "same_day")[key])
+    assert unbiased(by_estimator(days, "same_day")[key])
+    assert not unbiased(by_estimator(days, "long_run")[key])
+    assert covers(by_estimator(days, "same_day")[key])
+
+
+def test_triggered_against_untriggered_reads_the_event() -> None:
+    frame = draws(study.TRIGGERED)
+    refused = frame[frame["estimator"] == study.REFUSED]
+    truth = np.array([one["same_day"] for one in refused["truth"]])
+    assert refused["effect"].mean() < REFUSED_READS_BELOW < 0 < truth.min()
+    assert not covers(refused.assign(truth=truth))
+
+
+def treated_weekdays(case: Case) -> np.ndarray:
+    """Return how often each product is treated on each weekday, (N, 7)."""
+    one = plant(case, 1, TINY).panel
+    weekday = one.date.astype("datetime64[D]").astype(int) % 7
+    return np.stack([(one.arm[:, weekday == day]).sum(axis=1) for day in range(7)], axis=1)
+
+
+def test_balanced_days_have_every_weekday_as_often_in_each_arm() -> None:
+    half = study.BALANCED.n_days / 14
+    assert (treated_weekdays(study.BALANCED) == half).all()
+    assert not (treated_weekdays(study.COIN_FLIP) == half).all()
+
+
+def level_effect(one: panel.Panel, estimator: str, weights: np.ndarray, rng: np.random.Generator) -> Any:
+    """Return the effect in units, without filter and attributes."""
+    level = panel.trimmed(one, panel.forecasts(one), trim="none")[1]
+    leaves = affinity.Leaves.single(len(one.product_id))
+    options: dict[str, Any] = {"trim": "none", "estimators": (estimator,), "weights": weights, "rng": rng}
+    return next(panel.estimates(one, [level], leaves, **options))[3]
+
+
+def before_and_after(one: panel.Panel, days: np.ndarray, before: np.ndarray) -> panel.Panel:
+    """Return the same draw and sales, the first arm taken as a treatment from the days on."""
+    sold = one.observed[cases.UNITS]
+    return replace(
+        one,
+        date=one.date[days],
+        arm=np.repeat(one.sequence[:, None], days.sum(), axis=1),
+        in_analysis=one.in_analysis[:, days],
+        probability=one.probability[:, days],
+        phase=np.ones(days.sum(), dtype=int),
+        history={cases.UNITS: sold[:, before]},
+        observed={cases.UNITS: sold[:, days]},
+        kind="time_bound",
+    )
+
+
+@pytest.mark.parametrize("estimator", ["hpte", "hajek", "difference_in_differences"])
+def test_a_crossover_on_untreated_sales_is_minus_half_the_difference_in_differences(estimator: str) -> None:
+    planted = plant(study.CROSSOVER, 1, TINY)
+    one = replace(planted.panel, observed={cases.UNITS: planted.untreated})
+    rng = np.random.default_rng(1)
+    weights = bootstrap.poisson_weights(one.unit_id, n_replicates=50, rng=rng)
+    counted = one.in_analysis[0]
+    plain = before_and_after(one, counted & (one.phase == 2), counted & (one.phase == 1))
+    crossed = level_effect(one, estimator, weights, rng)
+    difference = level_effect(plain, "difference_in_differences", weights, rng)
+    size = planted.untreated.mean()
+    assert abs(difference.effect) > ROUNDING * size
+    np.testing.assert_allclose(crossed.effect, -difference.effect / 2, rtol=0, atol=ROUNDING * size)
+    np.testing.assert_allclose(crossed.draws, -difference.draws / 2, rtol=0, atol=ROUNDING * size)
+    other = before_and_after(one, one.phase == 2, one.phase == 1)
+    elsewhere = level_effect(
+        replace(other, in_analysis=np.ones_like(other.in_analysis)), "difference_in_differences", weights, rng
+    )
+    assert abs(crossed.effect + elsewhere.effect / 2) > ROUNDING * size
+
+
+def test_untreated_cells_keep_their_sales_and_treated_ones_gain() -> None:
+    for case in SHORT:
+        planted = plant(case, 1, TINY)
+        sold, arm = planted.panel.observed[cases.UNITS], planted.panel.arm
+        np.testing.assert_array_equal(sold[arm == 0], planted.untreated[arm == 0])
+        assert (sold >= planted.untreated).all()
+        assert (sold > planted.untreated).any()
+        assert set(np.unique(arm)) == set(range(len(case.multipliers) + 1))
+
+
+def test_a_deeper_cut_gains_more() -> None:
+    planted = plant(next(one for one in SHORT if len(one.multipliers) == 2), 1, SIZE)
+    gained = planted.panel.observed[cases.UNITS] - planted.untreated
+    lift = [gained[planted.panel.arm == k].sum() / planted.untreated[planted.panel.arm == k].sum() for k in (1, 2)]
+    truth = [one["relative"]["same_day"] for one in planted.truth]
+    # gains are Poisson: about 5 % of the lift here
+    np.testing.assert_allclose(lift, truth, rtol=0.2)
+    assert truth[1] > 2 * truth[0]
+
+
+def test_windows_after_events_are_those_of_the_design() -> None:
+    case = study.TRIGGERED
+    world = market.simulate(
+        scenario=case.scenario,
+        n_products=SIZE.n_products,
+        n_history=SIZE.n_history,
+        n_window=case.n_days,
+        rng=stage_rng(1, case.name, "market"),
+    )
+    one = plant(case, 1, SIZE).panel
+    row = np.searchsorted(world.product_id, one.product_id)
+    event = np.full(SIZE.n_products, np.datetime64("NaT", "D"))
+    event[row] = one.date[:, 0] - 1
+    order = np.lexsort((world.product_id, cases.history(world).mean(axis=1), world.category))
+    told = replace(case, lengths={**case.lengths, "triggered_on": event[order]})
+    drawn = draw(told, world, rng=stage_rng(1, case.name, "assignment"))
+    assert drawn.in_force.sum() == one.arm.size
+    cell = (row[:, None], np.searchsorted(drawn.date, one.date))
+    np.testing.assert_array_equal(drawn.arm[cell], one.arm)
+    np.testing.assert_array_equal(drawn.in_analysis[cell], one.in_analysis)
+    eve = np.isfinite(one.history[cases.UNITS]).sum(axis=1)
+    np.testing.assert_array_equal(world.date[eve], one.date[:, 0])
+
+
+def test_the_dose_line_is_the_least_squares_line_by_hand() -> None:
+    case = replace(study.TIME_BOUND, multipliers=(0.95, 0.90))
+    planted = plant(case, 1, TINY)
+    truth = tuple({"relative": {"same_day": value}} for value in (0.1, 0.3))
+    # doses 0, -5, -10 with weights 1/2, 1/4, 1/4: mean -3.75, variance 17.1875; mean effect .1, covariance -.5
+    slope = -0.5 / 17.1875
+    by_hand = slope / (1 + 0.1 - slope * -3.75)
+    assert study.dose_truth(case, replace(planted, truth=truth))["same_day"] == pytest.approx(by_hand, rel=ROUNDING)
+
+
+def test_bias_is_freed_from_luck() -> None:
+    rng = np.random.default_rng(1)
+    chance = rng.normal(size=200)
+    error = 0.5 + 2 * chance + 0.01 * rng.normal(size=200)
+    found = figures.bias(error, chance)
+    assert found.lower < 0.5 < found.upper < 0.51
+    assert abs(error.mean() - 0.5) > 0.01
+    constant = figures.bias([1.0, 2.0, 3.0, 4.0], [0.0] * 4)
+    assert constant.value == 2.5
+
+
+def test_bias_without_chance_has_the_interval_of_a_mean() -> None:
+    error = np.random.default_rng(2).normal(size=400)
+    found = figures.bias(error, np.random.default_rng(3).normal(size=400))
+    half = stats.t(398).ppf(0.975) * error.std(ddof=1) / 20
+    # the unrelated control moves the standard deviation by about 1 / 800
+    assert (found.upper - found.lower) / 2 == pytest.approx(half, rel=0.02)
+
+
+def test_a_proportion_has_the_interval_of_clopper_and_pearson() -> None:
+    none = figures.proportion(0, 10)
+    assert none == pytest.approx((0.0, 0.0, 1 - 0.025 ** (1 / 10)))
+
+
+def test_standard_errors_are_held_against_the_spread_of_the_errors() -> None:
+    found = figures.se_over_sd([2.0, 4.0, 3.0], [-1.0, 0.0, 1.0])
+    assert found.value == pytest.approx(3.0)
+    assert found.lower == pytest.approx(3 * np.sqrt(stats.chi2(2).ppf(0.025) / 2))
+
+
+def test_a_study_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    out, steps = tmp_path / "deep" / "designs.jsonl", []
+    options: dict[str, Any] = {"workers": 1, "out": out, "report": steps.append, "size": TINY}
+    options["cases"] = (study.TIME_BOUND, study.CROSSOVER)
+    whole = study.run(2, **options)
+    assert set(whole["draws"].to_pylist()) == {2}
+    lines = out.read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    out.write_text("".join(lines[:3]) + lines[3][:50])
+    pd.testing.assert_frame_equal(study.run(2, **options).to_pandas(), whole.to_pandas())
+    assert out.read_text().splitlines()[-1] == lines[3].rstrip("\n")
+    assert steps == [
+        "0 of 2 replications are there already",
+        "replication 1",
+        "replication 2",
+        "1 of 2 replications are there already",
+        "replication 2",
+    ]
+
+
+def test_a_line_that_was_cut_short_does_not_swallow_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "study.jsonl"
+    out.write_text('{"a": 1}\n{"a": ')
+    resume.append([], lambda job: [], out=out, workers=1, report=print, title=str)
+    with out.open("a") as handle:
+        handle.write(json.dumps({"a": 3}) + "\n")
+    assert resume.read(out) == [{"a": 1}, {"a": 3}]
+
+
+def test_a_draw_is_repeatable_and_differs_between_replications() -> None:
+    first, again, other = (study.replicate(study.COIN_FLIP, replication, TINY) for replication in (1, 1, 2))
+    assert first == again
+    assert first["found"][0]["effect"] != other["found"][0]["effect"]
+
+
+def test_every_case_has_its_own_name_and_a_market() -> None:
+    names = [case.name for case in study.CASES]
+    assert len(set(names)) == len(names)
+    assert {case.kind for case in study.CASES} >= {"time_bound", "random_days", "crossover", "triggered", "staggered"}
+    assert all(hasattr(designs, case.kind) for case in study.CASES if case.kind != "staggered")
