@@ -83,7 +83,7 @@ def main() -> None:
     help="How rows are printed.",
 )
 def demo(lab_root: Path, form: str) -> None:
-    """Build and run the demo: five experiments on real grocery sales, effects beside the planted truth."""
+    """Build and run the demo: six experiments on real grocery sales, effects beside the planted truth."""
     from pricelab_dagster import show
     from pricelab_dagster.demo import play
 

@@ -1,6 +1,6 @@
 """The estimates of one experiment: every treatment arm against control, and the dose line over several arms."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -17,6 +17,18 @@ def headline(experiment: Experiment, *, staggered: bool = False) -> str:
     imported = experiment.assignment.source is not None
     unit, kind = experiment.assignment.unit, experiment.design.kind
     return science.headline(unit=unit, kind=kind, imported=imported, staggered=staggered)
+
+
+def headlines(experiment: Experiment, found: Iterable[tuple[str, str, str, str, hpte.Effect]]) -> dict[str, str]:
+    """Return by arm the estimator to quote: of an arm with staggered starts the average that is offered instead.
+
+    An arm whose products have not switched yet, or start together while another arm does not, has the usual one.
+    """
+    late = headline(experiment, staggered=True)
+    offered: dict[str, set[str]] = {}
+    for arm, _, _, estimator, _ in found:
+        offered.setdefault(arm, set()).add(estimator)
+    return {arm: late if late in names else headline(experiment) for arm, names in offered.items()}
 
 
 def estimates(

@@ -1,6 +1,6 @@
 """Between the lake's tables and the arrays of HPTE: the panel of an experiment, and the rows of its results."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 
 import numpy as np
@@ -284,14 +284,14 @@ def effects_table(
     experiment: Experiment,
     found: Iterable[tuple[str, str, str, str, hpte.Effect]],
     *,
-    quoted: str,
+    quoted: Mapping[str, str],
     so_far: str | None,
 ) -> pa.Table:
     """Return the effects (arm, metric, scale, estimator, effect) as rows.
 
     Parameters
     ----------
-    quoted : the estimator that is the headline.
+    quoted : by arm the estimator that is the headline.
     so_far : last period of a running experiment; it enters every reason.
     """
     rows = []
@@ -314,7 +314,7 @@ def effects_table(
                 "n_trimmed": effect.n_trimmed,
                 "n_replicates": effect.n_replicates,
                 "seed": experiment.assignment.seed,
-                "is_headline": scale == "relative" and estimator == quoted,
+                "is_headline": scale == "relative" and estimator == quoted[arm],
                 "reason": " ".join(note for note in notes if note) or None,
             }
         )

@@ -24,6 +24,7 @@ from pricelab_dagster.tables import TABLES
 PLAN = "experiment.price_plan"
 ASSIGNMENTS, DRAWN_ARMS, EVENTS = "experiment.assignments", "experiment.drawn_arms", "staging.stg_events"
 FEATURES, EDGES = "intermediate.int_product_features", "spillover.substitute_edges"
+MADE_FROM = "made_from"  # the fact of a table that names the bytes of the one it was made from
 SHARED_COMPUTATION_VERSION = "1"
 
 
@@ -121,13 +122,19 @@ class Workbench:
         same = stored.get("design") == experiment.design_dict() and stored.get("end") == str(
             self.window(experiment).end
         )
-        if not same or self.unseen_events(experiment):
+        if not same or not self._is_handed_out(experiment) or self.unseen_events(experiment):
             return False
         if not self.has_begun(experiment):
             return self.lake.exists(PLAN, experiment.id)
         through = self.lake.metadata("experiment.effects", experiment.id).get("through")
         done = self.lake.exists("experiment.diagnostics", experiment.id)
         return done and through == self.through(experiment).isoformat()
+
+    def _is_handed_out(self, experiment: Experiment) -> bool:
+        """Return whether the plan shows the assignment, and that the verdicts; a run that was killed may leave a gap."""
+        facts = [self.lake.metadata(table, experiment.id).get(MADE_FROM) for table in (ASSIGNMENTS, PLAN)]
+        made_from = [self.lake.fingerprint(table, experiment.id) for table in (triggering.TRIGGERS, ASSIGNMENTS)]
+        return facts == made_from
 
     def has_stale_plan(self, experiment: Experiment) -> bool:
         """Return whether the shelf has prices that a plan which may still change was made without.

@@ -253,7 +253,7 @@ def effect(**values: Any) -> Effect:
 
 def effects_rows(experiment: Experiment, found: list[tuple[str, str, str, Effect]], so_far: str | None = None) -> Any:
     of_arm = [("treatment", *one) for one in found]
-    rows = frames.effects_table(experiment, of_arm, quoted=estimating.headline(experiment), so_far=so_far)
+    rows = frames.effects_table(experiment, of_arm, quoted=estimating.headlines(experiment, of_arm), so_far=so_far)
     assert shape("experiment.effects", rows).num_rows == len(found)
     return rows.to_pylist()
 

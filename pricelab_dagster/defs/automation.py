@@ -1,7 +1,11 @@
-"""What runs by itself: new and changed experiments, the daily refresh, and the marts behind them."""
+"""What runs by itself: new and changed experiments, the daily refresh, and the marts behind them.
+
+The sensors look every 30 seconds; the environment variable PRICELAB_SENSOR_SECONDS gives another number.
+"""
 
 import hashlib
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from pricelab_dagster.tables import TABLES
 from pricelab_dagster.triggering import TRIGGERS
 from pricelab_dagster.workbench import EVENTS, Workbench
 
+_SENSOR_SECONDS = int(os.environ.get("PRICELAB_SENSOR_SECONDS", "30"))
 _LAB_TABLES = [name for name in TABLES if not TABLES[name].partitioned and not name.startswith("marts.")]
 _EXPERIMENT_TABLES = [name for name in TABLES if TABLES[name].partitioned]
 _EVENT_TABLES = [EVENTS, "intermediate.int_data_quality"]
@@ -57,7 +62,7 @@ trigger = dg.define_asset_job(
 
 @dg.sensor(
     jobs=[refresh, plan, experiment],
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=_SENSOR_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Adds new experiment files as partitions and runs what each experiment's present state asks for.",
 )
@@ -95,7 +100,7 @@ def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.Sen
 
 @dg.sensor(
     job=trigger,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=_SENSOR_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Watches the events source; an event that a triggered experiment has not judged yet runs it.",
 )
@@ -109,8 +114,10 @@ def events(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.SensorRe
     try:
         bench = Workbench.open(Path(lab.root))
         keys = event_runs(bench)
-    except (LabError, EngineError) as error:
+    except LabError as error:
         return dg.SkipReason(str(error))
+    except EngineError as error:
+        return dg.SkipReason(f"The events cannot be read. {error}")
     if not keys:
         return dg.SkipReason("No event that a triggered experiment has not judged.")
     return dg.SensorResult([dg.RunRequest(run_key=key, partition_key=name) for name, key in keys.items()])
@@ -168,6 +175,7 @@ def automation() -> dg.Definitions:
             "publish_marts",
             target=dg.AssetSelection.assets(*map(asset_key, _PUBLISHED), dg.AssetKey("warehouse")),
             default_status=dg.DefaultSensorStatus.RUNNING,
+            minimum_interval_seconds=_SENSOR_SECONDS,
             description="Builds marts and warehouse when the experiments that changed have settled.",
         )
     jobs = [refresh, experiment, plan, trigger, publish]

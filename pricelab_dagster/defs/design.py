@@ -10,6 +10,7 @@ import pyarrow as pa
 from pricelab_dagster import collisions, scope, triggering
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
 from pricelab_dagster.tables import TABLES
+from pricelab_dagster.workbench import MADE_FROM
 
 FEATURES, CLUSTERS = "intermediate.int_product_features", "spillover.product_clusters"
 ARMS, TRIGGERS, ASSIGNMENTS = "experiment.drawn_arms", "experiment.triggers", "experiment.assignments"
@@ -87,6 +88,7 @@ def assignments(stage: Stage) -> Output:
     collisions.refuse(bench, experiment, rows)
     first = min(rows["date"].to_pylist(), default=None)
     facts["first_assigned"] = None if first is None else first.isoformat()
+    facts[MADE_FROM] = bench.lake.fingerprint(TRIGGERS, experiment.id)
     return Output(rows, facts=facts, metadata=_described(stage, rows, facts, frozen=frozen))
 
 

@@ -25,19 +25,14 @@ def effects(stage: Stage) -> Output:
     bench, experiment = stage.bench, stage.experiment
     one = frames.load_panel(bench, experiment)
     reason = bench.lake.metadata(LEAVES, experiment.id).get("reason")
-    staggered = bool(bench.lake.metadata(ASSIGNMENTS, experiment.id).get("is_staggered"))
-    found = estimating.estimates(
-        experiment,
-        one,
-        frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED)),
-        frames.read_leaves(stage.read(LEAVES), one, str(reason) if reason else None),
-        rng=stage.rng("bootstrap"),
-    )
+    trimmed = frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED))
+    leaves = frames.read_leaves(stage.read(LEAVES), one, str(reason) if reason else None)
+    found = list(estimating.estimates(experiment, one, trimmed, leaves, rng=stage.rng("bootstrap")))
     running = bench.status(experiment) is Status.RUNNING
     rows = frames.effects_table(
         experiment,
         found,
-        quoted=estimating.headline(experiment, staggered=staggered),
+        quoted=estimating.headlines(experiment, found),
         so_far=one.through if running else None,
     )
     return Output(

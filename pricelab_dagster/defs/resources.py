@@ -1,10 +1,13 @@
 """The lab that the assets work on."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
+from pricelab_dagster import launcher
 from pricelab_dagster.lab import LabError
 from pricelab_dagster.lab.config import Schedule
 from pricelab_dagster.workbench import Workbench
@@ -14,6 +17,16 @@ class LabResource(dg.ConfigurableResource):
     """A lab folder: `root` is its path, by default the environment variable PRICELAB_HOME."""
 
     root: str
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["LabResource"]:
+        """Yield the lab; while a run works on it the daemon can see that its process is there."""
+        home = os.environ.get("DAGSTER_HOME")
+        if home is None or context.run is None:
+            yield self
+            return
+        with launcher.held(Path(home), context.run.run_id):
+            yield self
 
     def open(self) -> Workbench:
         """Return the lab, read anew: a changed file counts from the next step on.

@@ -9,7 +9,7 @@ from pricelab_dagster.defs.lake_assets import GROUPS, Output, Stage, experiment_
 from pricelab_dagster.defs.resources import lab_schedule
 from pricelab_dagster.models import Model, models
 from pricelab_dagster.tables import TABLES
-from pricelab_dagster.workbench import PLAN, Workbench
+from pricelab_dagster.workbench import ASSIGNMENTS, MADE_FROM, PLAN, Workbench
 
 KINDS = ("sql", "duckdb", "parquet")
 SALES = "staging.stg_sales"
@@ -47,7 +47,8 @@ def _plan(stage: Stage, model: Model) -> Output:
     by_note = dict(sorted(zip(notes["note"].to_pylist(), notes["count_all"].to_pylist(), strict=True)))
     incumbent = "prices.incumbent" if bench.lab.config.prices else "the last shelf price before the start"
     metadata = {"frozen": frozen is not None, "incumbent": incumbent, "cells_by_note": by_note}
-    return Output(rows, facts={"as_of": str(bench.as_of)}, metadata=metadata)
+    facts = {"as_of": str(bench.as_of), MADE_FROM: bench.lake.fingerprint(ASSIGNMENTS, experiment.id)}
+    return Output(rows, facts=facts, metadata=metadata)
 
 
 def _extended(frozen: pa.Table, rows: pa.Table) -> pa.Table:

@@ -1,1 +1,1 @@
-"""The demo: real grocery sales, five experiments and effects planted where the truth is known."""
+"""The demo: real grocery sales, six experiments and effects planted where the truth is known."""

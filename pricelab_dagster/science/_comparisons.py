@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricelab_dagster.science import hpte, paired, staggered
-from pricelab_dagster.science._experiment import FloatArray, Panel, Trimmed
+from pricelab_dagster.science._experiment import BoolArray, FloatArray, Panel, Trimmed
 
 STAGGERED_HEADLINE = "group_time_simple_not_yet"
 PRE_DAYS = 28
@@ -49,9 +49,10 @@ def beside(
         yield "paired", _paired(panel, one, confidence)
         return
     outcome, treated, first = _window(panel, one)
+    everyone = np.asarray(np.isfinite(outcome).any(axis=1))
     fixed = staggered.two_way_fixed_effects(outcome, treated, units=panel.unit_id, confidence=confidence)
     numbers = (fixed.effect, fixed.se, fixed.ci_lower, fixed.ci_upper, fixed.p_value)
-    yield "two_way_fixed_effects", _effect(panel, one, numbers, fixed.estimand, fixed.reason)
+    yield "two_way_fixed_effects", _effect(panel, one, everyone, numbers, fixed.estimand, fixed.reason)
     for control in get_args(staggered.Control):
         found = staggered.group_time(
             outcome, first, control=control, units=panel.unit_id, confidence=confidence, rng=rng
@@ -60,7 +61,7 @@ def beside(
             total = staggered.aggregate(found, kind, confidence=confidence, rng=rng)
             interval = (total.overall_ci_lower, total.overall_ci_upper)
             numbers = (total.overall_effect, total.overall_se, *interval, total.overall_p_value)
-            effect = _effect(panel, one, numbers, total.estimand, total.reason)
+            effect = _effect(panel, one, everyone, numbers, total.estimand, total.reason)
             yield f"group_time_{kind}_{control}", effect
 
 
@@ -70,7 +71,8 @@ def _paired(panel: Panel, one: Trimmed, confidence: float) -> hpte.Effect:
     known = np.isfinite(D)
     found = paired.contrast(D[known], np.zeros(known.sum()), units=panel.unit_id[known], confidence=confidence)
     numbers = (found.effect, found.se, found.ci_lower, found.ci_upper, found.p_value)
-    return _effect(panel, one, numbers, found.estimand, found.reason)
+    used = one.kept & np.isfinite(panel.arm).any(axis=1)
+    return _effect(panel, one, used, numbers, found.estimand, found.reason)
 
 
 def _window(panel: Panel, one: Trimmed) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
@@ -81,26 +83,28 @@ def _window(panel: Panel, one: Trimmed) -> tuple[FloatArray, FloatArray, NDArray
     n_before = PRE_DAYS if panel.grain == "day" else panel.n_history
     before = panel.history[one.metric][:, -n_before:] / one.product_scale[:, None]
     during = np.where(panel.analysed(one.outcome), one.outcome, np.nan)
+    # a product that is out of the analysis must not lend its history to the time effects
+    before = np.where(np.asarray(np.isfinite(during).any(axis=1))[:, None], before, np.nan)
     known = np.where(np.isfinite(panel.arm), panel.arm, 0.0)
     first = np.where(known.any(axis=1), before.shape[1] + known.argmax(axis=1), -1)
     outcome = np.concatenate([before, during], axis=1)
     return outcome, np.concatenate([np.zeros_like(before), known], axis=1), first
 
 
-def _effect(panel: Panel, one: Trimmed, numbers: tuple[float, ...], estimand: str, reason: str | None) -> hpte.Effect:
+def _effect(
+    panel: Panel, one: Trimmed, used: BoolArray, numbers: tuple[float, ...], estimand: str, reason: str | None
+) -> hpte.Effect:
     """Return an effect from (effect, se, ci_lower, ci_upper, p_value); on the relative scale over the untreated mean.
 
-    The untreated mean is that of the treated cells less the effect; its own noise is left out of the interval.
+    `used` (N,) are the products behind the numbers.
     """
     effect, se, lower, upper, p_value = numbers
     if one.scale == "relative":
-        treated = panel.analysed(one.outcome) & (panel.arm > 0) & one.kept[:, None]
-        mu0 = float(one.outcome[treated].mean()) - effect if treated.any() else np.nan
-        mu0 = mu0 if mu0 > 0 else np.nan
+        mu0 = _untreated_mean(panel, one, used)
+        effect, se, lower, upper, p_value = (number if mu0 > 0 else np.nan for number in numbers)
         effect, se, lower, upper = effect / mu0, se / mu0, lower / mu0, upper / mu0
         estimand += "; relative to the mean without treatment"
     ever = (panel.arm > 0).any(axis=1)
-    kept = one.kept & np.isfinite(panel.arm).any(axis=1)
     if not np.isfinite(effect) and reason is None:
         reason = "The mean without treatment is not positive: no relative effect."
     return hpte.Effect(
@@ -109,13 +113,31 @@ def _effect(panel: Panel, one: Trimmed, numbers: tuple[float, ...], estimand: st
         ci_lower=lower,
         ci_upper=upper,
         p_value=p_value,
-        n_treated=int((ever & kept).sum()),
-        n_control=int((~ever & kept).sum()),
-        n_trimmed=int((np.isfinite(one.first_difference) & ~one.kept).sum()),
+        n_treated=int((ever & used).sum()),
+        n_control=int((~ever & used).sum()),
+        n_trimmed=int((np.isfinite(one.first_difference) & ~used).sum()),
         two_arm_share=np.nan,
         n_replicates=0,
         estimand=estimand,
         reason=reason,
-        kept=kept,
+        kept=used,
         draws=np.empty(0),
     )
+
+
+def _untreated_mean(panel: Panel, one: Trimmed, used: BoolArray) -> float:
+    """Return what the treated cells would have been: their forecast, moved as the control cells moved from theirs.
+
+    Control cells of the same periods tell how; where treated periods have none (one sequence), those of the others.
+    The treated mean less the effect would be that too, but carries the noise of the effect into the denominator, and
+    the ratio of a noisy effect to it reads too high. The mean's own noise is left out of the interval.
+    """
+    known = panel.analysed(one.residual) & used[:, None]
+    treated, control = (known & side for side in (panel.arm > 0, panel.arm == 0))
+    if not (treated.any() and control.any()):
+        return np.nan
+    n_treated, n_control = treated.sum(axis=0), control.sum(axis=0)
+    moved = np.where(control, one.residual, 0.0).sum(axis=0) / np.maximum(n_control, 1)
+    weight = np.where(n_control > 0, n_treated, 0)
+    drift = np.average(moved, weights=weight if weight.any() else n_control)
+    return float((one.outcome - one.residual)[treated].mean() + drift)

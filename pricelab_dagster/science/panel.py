@@ -197,7 +197,8 @@ def dose_line(
     """Yield metric, scale and the change of the metric per unit of dose, over all treatment arms and control.
 
     Estimand: the slope of the best line through the arms' effects and control, each product (cell) weighted by how open
-    its dose was. Assumes that the line is near: with three doses or more the arms' own effects show how near.
+    its dose was. Assumes that the line is near: with three doses or more the arms' own effects show how near. Refused
+    where the arms' own effects are: for staggered starts and a crossover with one sequence.
 
     Parameters
     ----------
@@ -205,11 +206,11 @@ def dose_line(
     doses : (K + 1,) by arm, 0 for control, such as per cent of price.
     weights : (N, B), the draw that served the arms.
     """
-    dosed = panel.dosed(doses)
+    dosed, refusal = panel.dosed(doses), _comparisons.refusal(panel)
     common: dict[str, Any] = {"units": panel.unit_id, "weights": weights, "confidence": confidence, "rng": rng}
     common |= {"group": groups(panel), "within": panel.block, "linear": True, "leaves": leaves, "trim_c": c}
     for one in trimmed_metrics:
-        terms = _relative_terms(dosed, trimmed_metrics, one)
+        terms = _relative_terms(dosed, trimmed_metrics, _with_slope(panel, one))
         options = {**common, **terms, "trim": filter_rule(trim, one.scale)}
         if panel.kind == "random_days":
             effect = hpte.estimate(one.residual, _cells(dosed, one), **options)
@@ -218,7 +219,7 @@ def dose_line(
             effect = hpte.estimate(one.first_difference, doses_of, **options)
         else:
             effect = hpte.estimate(one.first_difference, dosed.sequence, **options)
-        yield one.metric, one.scale, effect
+        yield one.metric, one.scale, effect if refusal is None else _comparisons.refused(effect, refusal)
 
 
 def headline(*, unit: str, kind: str, imported: bool, staggered: bool = False) -> str:
@@ -295,6 +296,17 @@ def _relative_terms(panel: Panel, metrics: list[Trimmed], one: Trimmed) -> dict[
     dose = np.zeros_like(panel.arm) if one.metric in SIGNED_METRICS else panel.arm
     means = {"outcome": _mean(outcome, analysed), "exposure": _mean(dose, analysed)}
     return {name: np.where(known, mean, 0.0) for name, mean in means.items()}
+
+
+def _with_slope(panel: Panel, one: Trimmed) -> Trimmed:
+    """Return the metric with a first difference, of no meaning, for each product that enters a dose line.
+
+    On random days that is each product with an analysed cell: without control cells it has no difference of arms, and
+    still a slope over its doses.
+    """
+    if panel.kind != "random_days":
+        return one
+    return replace(one, first_difference=np.where(panel.analysed(one.residual).any(axis=1), 0.0, np.nan))
 
 
 def _raw_change(panel: Panel, one: Trimmed) -> Trimmed:

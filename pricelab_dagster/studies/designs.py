@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pricelab_dagster.science import bootstrap, hpte
+from pricelab_dagster.science import bootstrap, detrend, hpte
 from pricelab_dagster.science import panel as science
 from pricelab_dagster.science.affinity import Leaves
 from pricelab_dagster.studies import figures, resume
@@ -38,6 +38,8 @@ CASES: tuple[Case, ...] = (
 SIZE = Size()
 
 DOSE_LINE = "per 1 %"
+PLACEBO: detrend.Method = "none"
+"""How placebo differences are forecast, which no estimate looks at: the cheapest way."""
 REFUSED = "hpte, controls without event"
 STAGGERED_CHANCE = "group_time_simple_not_yet"
 
@@ -91,7 +93,7 @@ def replicate(case: Case, replication: int, size: Size) -> dict[str, Any]:
     planted = plant(case, replication, size)
     panel = planted.panel
     predicted = science.forecasts(panel)
-    trimmed = science.trimmed(panel, predicted)
+    trimmed = science.trimmed(panel, predicted, method=PLACEBO)
     rng = stage_rng(replication, case.name, "estimates")
     leaves = science.fit_leaves(panel, planted.attributes, trimmed[0], n_trees=size.n_trees, rng=rng)
     weights = bootstrap.poisson_weights(panel.unit_id, n_replicates=size.n_replicates, rng=rng)
@@ -215,7 +217,7 @@ def _chance(
 
 def _refused(panel: science.Panel, size: Size, rng: np.random.Generator) -> hpte.Effect:
     """Return what comparing treated products after their event with products without one would read."""
-    trimmed = science.trimmed(panel, science.forecasts(panel))[:1]
+    trimmed = science.trimmed(panel, science.forecasts(panel), method=PLACEBO)[:1]
     leaves, n = Leaves.single(len(panel.product_id)), size.n_replicates
     return next(science.estimates(panel, trimmed, leaves, estimators=("hpte",), n_replicates=n, rng=rng))[3]
 

@@ -21,7 +21,7 @@ from pricelab_dagster.studies.cases import Case, Size
 from pricelab_dagster.studies.planted import draw, plant
 from pricelab_dagster.workbench import stage_rng
 
-SIZE = Size(n_products=150, n_history=140, n_trees=20, n_replicates=100)
+SIZE = Size(n_products=150, n_history=140, n_trees=10, n_replicates=100)
 TINY = Size(n_products=60, n_history=120, n_trees=4, n_replicates=10)
 N_DRAWS = 40
 NOMINAL = 0.95
@@ -35,13 +35,13 @@ ROUNDING = 1e-12
 # -41 points is what methods.md reads; events here leave .6 of demand: .6 x 1.1 - 1 = -.34
 REFUSED_READS_BELOW = -0.25
 
-CALENDAR = (study.TIME_BOUND, study.BALANCED, study.COIN_FLIP, study.CROSSOVER, study.FOUR_PHASES)
+# fewer days on which a product may start, because each has a forecast of its own
+TRIGGERED = replace(study.TRIGGERED, lengths={**study.TRIGGERED.lengths, "horizon": 14})
 SHORT = (
-    *CALENDAR,
-    study.TRIGGERED,
-    study.STAGGERED,
+    *(study.TIME_BOUND, study.BALANCED, study.COIN_FLIP, study.CROSSOVER, study.FOUR_PHASES),
+    *(TRIGGERED, study.STAGGERED),
     *(one for one in study.CASES if "two prices" in one.design or "clusters" in one.design),
-    *(replace(one, scenario="clean") for one in (study.TIME_BOUND, study.BALANCED, study.CROSSOVER)),
+    *(replace(one, scenario="clean") for one in (study.TIME_BOUND, study.CROSSOVER)),
 )
 
 
@@ -87,13 +87,13 @@ CHECKS: tuple[Callable[[pd.DataFrame], bool], ...] = (covers, unbiased, honest)
 
 
 def failures(case: Case) -> list[str]:
-    """Return what does not hold, by estimator."""
-    return [
-        f"{' '.join(key)}: {check.__name__}"
-        for key, part in by_estimator(case).items()
-        for check in CHECKS
-        if part["effect"].isna().any() or not check(part)
-    ]
+    """Return what does not hold, by estimator; the filter on the level scale has a test of its own."""
+    found = []
+    for key, part in by_estimator(case).items():
+        asked = [check for check in CHECKS if check is not unbiased or key[1] == "relative"]
+        found += [f"{' '.join(key)}: {check.__name__}" for check in asked if not check(part)]
+        found += [f"{' '.join(key)}: undefined"] if part[["effect", "se"]].isna().any(axis=None) else []
+    return found
 
 
 @pytest.mark.parametrize("case", SHORT, ids=lambda case: case.name)
@@ -132,8 +132,31 @@ def test_carryover_is_in_a_crossover_after_its_blackout_and_not_in_random_days()
     assert covers(by_estimator(days, "same_day")[key])
 
 
+def level_errors(trim: str) -> np.ndarray:
+    """Return level effects less truth, each less what the same arms and filter read on the untreated sales."""
+    errors = []
+    for replication in range(1, N_DRAWS + 1):
+        planted = plant(study.BALANCED, replication, SIZE)
+        weights = np.ones((SIZE.n_products, 2), dtype=np.float32)
+        observed, untreated = (
+            level_effect(one, "hajek", weights, np.random.default_rng(0), trim=trim).effect
+            for one in (planted.panel, replace(planted.panel, observed={cases.UNITS: planted.untreated}))
+        )
+        truth = planted.truth[0]["level"]["same_day"]
+        errors.append((observed - untreated - truth) / truth)
+    return np.array(errors)
+
+
+def test_the_level_effect_is_short_by_what_the_filter_holds_back() -> None:
+    free, held = level_errors("none"), level_errors("winsorize")
+    standard_error = [one.std(ddof=1) / np.sqrt(N_DRAWS) for one in (free, held)]
+    assert abs(free.mean()) < MAX_STANDARD_ERRORS * standard_error[0]
+    # ten of 150 products are held at a bound, among them the largest; of 1,000 they cost 6 %
+    assert held.mean() < -MAX_STANDARD_ERRORS * standard_error[1]
+
+
 def test_triggered_against_untriggered_reads_the_event() -> None:
-    frame = draws(study.TRIGGERED)
+    frame = draws(TRIGGERED)
     refused = frame[frame["estimator"] == study.REFUSED]
     truth = np.array([one["same_day"] for one in refused["truth"]])
     assert refused["effect"].mean() < REFUSED_READS_BELOW < 0 < truth.min()
@@ -153,11 +176,13 @@ def test_balanced_days_have_every_weekday_as_often_in_each_arm() -> None:
     assert not (treated_weekdays(study.COIN_FLIP) == half).all()
 
 
-def level_effect(one: panel.Panel, estimator: str, weights: np.ndarray, rng: np.random.Generator) -> Any:
-    """Return the effect in units, without filter and attributes."""
-    level = panel.trimmed(one, panel.forecasts(one), trim="none")[1]
+def level_effect(
+    one: panel.Panel, estimator: str, weights: np.ndarray, rng: np.random.Generator, *, trim: str = "none"
+) -> Any:
+    """Return the effect in units without attributes."""
+    level = panel.trimmed(one, panel.forecasts(one), trim=trim, method=study.PLACEBO)[1]
     leaves = affinity.Leaves.single(len(one.product_id))
-    options: dict[str, Any] = {"trim": "none", "estimators": (estimator,), "weights": weights, "rng": rng}
+    options: dict[str, Any] = {"trim": trim, "estimators": (estimator,), "weights": weights, "rng": rng}
     return next(panel.estimates(one, [level], leaves, **options))[3]
 
 
@@ -219,7 +244,7 @@ def test_a_deeper_cut_gains_more() -> None:
 
 
 def test_windows_after_events_are_those_of_the_design() -> None:
-    case = study.TRIGGERED
+    case = TRIGGERED
     world = market.simulate(
         scenario=case.scenario,
         n_products=SIZE.n_products,
