@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from pricelab_dagster.lab import CONTROL, Experiment
+from pricelab_dagster.lab import CONTROL, DOSE_LINE, Experiment
 from pricelab_dagster.science import affinity, diagnostics
 from pricelab_dagster.science.diagnostics import Diagnostic
 from pricelab_dagster.science.panel import Panel, Trimmed
@@ -42,16 +42,17 @@ def run(
     if panel.imported:
         found.append(_follows_design(facts.get("deviations")))
     if len(arms):
-        triggered = arms["product_id"].isin(set(panel.product_id)).to_numpy()
-        found.append(diagnostics.triggers_by_arm(triggered, (arms["arm"] != CONTROL).to_numpy(dtype=float)))
+        units = arms.assign(hit=arms["product_id"].isin(set(panel.product_id))).groupby("unit_id")
+        treated = (units["arm"].first() != CONTROL).to_numpy(dtype=float)
+        found.append(diagnostics.triggers_by_arm(units["hit"].any().to_numpy(), treated))
     if panel.kind == "random_days":
         found += list(_random_days(panel, trimmed[0]))
     else:
         found += list(_between_products(panel, trimmed[0], X, rng))
     headline = effects[(effects["estimator"] == "hpte") & (effects["metric"] == experiment.metrics[0])]
-    share = headline.loc[headline["scale"] == "relative", "two_arm_share"]
-    if len(share) and np.isfinite(share.iloc[0]):
-        found.append(diagnostics.two_arm_share(float(share.iloc[0])))
+    of_arms = headline[(headline["scale"] == "relative") & (headline["arm"] != DOSE_LINE)]
+    if of_arms["two_arm_share"].notna().any():
+        found.append(diagnostics.two_arm_share(float(of_arms["two_arm_share"].min())))
     return found
 
 
@@ -102,15 +103,21 @@ def _follows_design(deviations: object) -> Diagnostic:
 
 
 def _guarded(plan: pd.DataFrame) -> Diagnostic:
-    """Return how many treated prices the guard put back to the incumbent one: they carry no treatment."""
+    """Return how many treated prices the guard put back to the incumbent one: they carry no treatment.
+
+    Those that it moved to another price are counted beside them: they carry another treatment than the file says.
+    """
     treated = plan[(plan["arm"] != CONTROL) & plan["price"].notna()]
     back = treated["note"].eq(BACK_TO_INCUMBENT)
+    moved = treated["note"].notna() & ~back
     share = float(back.mean()) if len(treated) else float("nan")
-    products = treated.loc[back, "product_id"].nunique()
     message = (
-        f"{int(back.sum())} of {len(treated)} treated prices, of {products} products, are the incumbent price again."
+        f"{int(back.sum())} of {len(treated)} treated prices, of {treated.loc[back, 'product_id'].nunique()} products, "
+        f"are the incumbent price; the guard moved {int(moved.sum())} more to another price than the policy's."
     )
-    status: diagnostics.Status = "informational" if not len(treated) else "failed" if back.any() else "passed"
+    status: diagnostics.Status = "failed" if back.any() else "passed"
+    if not back.any() and (moved.any() or not len(treated)):
+        status = "informational"
     return Diagnostic("guarded_prices", status, share, 0.0, float("nan"), message)
 
 

@@ -121,6 +121,8 @@ def check(lab_root: Path, form: str) -> None:
         show.note(f"overlap: {line}")
     for error in found.errors:
         show.note(f"pricelab: {error}")
+    for line in found.notes:
+        show.note(line)
     show.note(f"{len(found.valid)} of {len(found.valid) + len(found.errors)} experiments can run.")
     sys.exit(WRONG_INPUT if found.errors or found.overlaps else DONE)
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pricelab_dagster import inputs
 from pricelab_dagster.lab import Experiment, LabError
-from pricelab_dagster.workbench import ASSIGNMENTS, Workbench
+from pricelab_dagster.workbench import ASSIGNMENTS, DRAWN_ARMS, Workbench
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,25 @@ def claim(bench: Workbench, experiment: Experiment, products: list[str]) -> Clai
     """Return what an experiment prices, or may price: of a triggered one the whole scope, until it ends."""
     window = bench.window(experiment)
     return Claim(experiment.id, frozenset(products), window.start, window.end)
+
+
+def in_force(bench: Workbench) -> dict[str, Claim]:
+    """Return what stored assignments price, those of experiments whose file is broken included, not those retired.
+
+    A triggered experiment has its whole scope until it ends: an event may start any of its products.
+    """
+    retired = set(bench.retired())
+    claims = {}
+    for name in bench.lake.partitions(ASSIGNMENTS):
+        if name in retired:
+            continue
+        facts, rows = bench.lake.metadata(ASSIGNMENTS, name), inputs.cells_in_force(bench, name)
+        products = set(rows["product_id"].to_pylist())
+        if bench.lake.exists(DRAWN_ARMS, name):
+            products |= set(bench.lake.read(DRAWN_ARMS, name)["product_id"].to_pylist())
+        last = min(date.fromisoformat(str(facts["end"])), inputs.end_ahead(bench, name) or date.max)
+        claims[name] = Claim(name, frozenset(products), date.fromisoformat(str(facts["start"])), last)
+    return claims
 
 
 def sentences(claims: Mapping[str, Claim]) -> list[str]:

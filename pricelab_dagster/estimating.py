@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pricelab_dagster import frames
 from pricelab_dagster.lab import DOSE_LINE, Experiment
 from pricelab_dagster.science import bootstrap, hpte
 from pricelab_dagster.science import panel as science
@@ -32,9 +32,18 @@ def headlines(experiment: Experiment, found: Iterable[tuple[str, str, str, str, 
 
 
 def estimates(
-    experiment: Experiment, one: Panel, trimmed: list[Trimmed], leaves: Leaves, *, rng: np.random.Generator
+    experiment: Experiment,
+    one: Panel,
+    trimmed: list[Trimmed],
+    leaves: Leaves,
+    *,
+    doses: NDArray[np.float64] | None,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[str, str, str, str, hpte.Effect]]:
-    """Yield arm, metric, scale, estimator and effect; one bootstrap draw serves all of them."""
+    """Yield arm, metric, scale, estimator and effect; one bootstrap draw serves all of them.
+
+    `doses` as `frames.doses` gives them.
+    """
     analysis = experiment.analysis
     weights = bootstrap.poisson_weights(one.unit_id, n_replicates=analysis.bootstrap.n_replicates, rng=rng)
     for code, arm in enumerate(experiment.arms, 1):
@@ -50,7 +59,6 @@ def estimates(
         )
         for metric, scale, estimator, effect in found:
             yield arm.name, metric, scale, estimator, effect
-    doses = frames.doses(experiment)
     if doses is not None:
         clustered = experiment.assignment.unit == "cluster"
         lines = science.dose_line(

@@ -321,16 +321,17 @@ def effects_table(
     return pa.Table.from_pylist(rows, schema=TABLES["experiment.effects"].schema)
 
 
-def doses(experiment: Experiment) -> NDArray[np.float64] | None:
-    """Return the price of each arm against control in per cent (arms + 1,), 0 first; None where it is no line.
+def doses(experiment: Experiment, plan: pd.DataFrame) -> NDArray[np.float64] | None:
+    """Return the price of each arm against control in per cent (arms + 1,), 0 first; None where there is no line.
 
-    That is, with one treatment arm, or with an arm whose prices are a table.
+    The price is that of `plan` (experiment.price_plan), after guard and rounding, averaged over the arm's cells. There
+    is no line with one treatment arm, or where an arm has no price in the plan.
     """
-    multipliers = [experiment.control.price_multiplier, *(arm.price_multiplier for arm in experiment.arms)]
-    known = [multiplier for multiplier in multipliers if multiplier is not None]
-    if len(experiment.arms) < 2 or len(known) < len(multipliers):
+    names = [CONTROL, *(arm.name for arm in experiment.arms)]
+    realised = plan.groupby("arm")["multiplier"].mean().reindex(names).to_numpy(dtype=float)
+    if len(experiment.arms) < 2 or not np.isfinite(realised).all():
         return None
-    return 100.0 * (np.array(known) / known[0] - 1.0)
+    return 100.0 * (realised / realised[0] - 1.0)
 
 
 def diagnostics_table(experiment: Experiment, found: list[Diagnostic]) -> pa.Table:
@@ -351,7 +352,7 @@ def diagnostics_table(experiment: Experiment, found: list[Diagnostic]) -> pa.Tab
 _EFFECT_NUMBERS = ("effect", "se", "ci_lower", "ci_upper", "p_value", "two_arm_share")
 _WHEN = {
     "time_bound": "mean over the analysed periods after the switch",
-    "triggered": "event time: mean over the analysed periods after each product's own trigger, first trigger only, "
+    "triggered": "event time: mean over the analysed periods after the trigger of each product's unit, first one only, "
     "triggered products alone",
     "crossover": "after the blackout, mean over the phases",
     "random_days": "same-day effect, short of the long run where effects carry over",

@@ -50,11 +50,11 @@ def source(bench: "Workbench", name: str, experiment: Experiment | None) -> Tabl
 def cells_in_force(bench: "Workbench", experiment_id: str) -> pa.Table:
     """Return the stored assignment of an experiment, up to a stop that its file names and no run has carried out."""
     rows = bench.lake.read(ASSIGNMENTS, experiment_id)
-    stop = _stop_ahead(bench, experiment_id)
+    stop = end_ahead(bench, experiment_id)
     return rows if stop is None else rows.filter(pc.less_equal(rows["date"], pa.scalar(stop)))
 
 
-def _stop_ahead(bench: "Workbench", experiment_id: str) -> date | None:
+def end_ahead(bench: "Workbench", experiment_id: str) -> date | None:
     """Return the end of an experiment where its stored assignment goes on after it."""
     if experiment_id not in bench.lab.experiments:
         return None
@@ -66,7 +66,7 @@ def _cells_in_force(bench: "Workbench", experiment: Experiment) -> Table:
     """Return the assignments of the other experiments that are not retired."""
     left_out = {experiment.id, *bench.retired()}
     names = [name for name in bench.lake.partitions(ASSIGNMENTS) if name not in left_out]
-    if any(_stop_ahead(bench, name) for name in names):
+    if any(end_ahead(bench, name) for name in names):
         return pa.concat_tables([cells_in_force(bench, name) for name in names], promote_options="default")
     return [bench.lake.path(ASSIGNMENTS, name) for name in names] or TABLES[ASSIGNMENTS].schema.empty_table()
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from pricelab_dagster.lab import Experiment
+from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.workbench import Workbench
 
 _WIDE = 10_000
@@ -69,6 +70,8 @@ def status(bench: Workbench) -> None:
         computed = "not run, or its run failed"
         if bench.is_current(experiment):
             computed = "effects computed" if bench.has_begun(experiment) else "price plan ready"
+            if bench.status(experiment) is Status.CONCLUDED and not bench.has_begun(experiment):
+                computed = "no effects: no product was triggered"
         events = _events(bench, experiment) if experiment.design.kind == "triggered" else ""
         note(f"{experiment.id}: {bench.status(experiment)}, {window.start} to {window.end}, {computed}{events}")
 

@@ -18,10 +18,11 @@ TRIGGERS = "experiment.triggers"
 STARTED, GHOST, DUPLICATE, LATE = "started", "ghost", "duplicate", "late"
 UNKNOWN_PRODUCT, OUTSIDE_WINDOW, INSIDE_RUNNING = "unknown_product", "outside_window", "inside_running"
 STARTS = (STARTED, GHOST)
+MAX_ROWS = 2  # one duplicate says enough: files that repeat all events would otherwise grow the table every day
 STATUSES = {
     STARTED: "the event starts the window of a treated unit",
     GHOST: "the same for a control unit, at the control price: what treated units are compared with",
-    DUPLICATE: "the event stands there already, or the product had one on that day",
+    DUPLICATE: "the event comes again, or with another date after it counted, or the product had one that day",
     UNKNOWN_PRODUCT: "the lab has no such product",
     OUTSIDE_WINDOW: "before the start, after the horizon, or after a stop",
     INSIDE_RUNNING: "the unit was triggered before: the first trigger alone counts",
@@ -31,7 +32,7 @@ STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One outside event of the kind that triggers, and in how many rows of the source it stands."""
+    """One outside event of the kind that triggers, and in how many rows of the source it stands, up to two."""
 
     event_id: str
     product_id: str
@@ -91,7 +92,7 @@ def events_of(staged: pa.Table, kind: str, known_products: Iterable[str], scope:
     """
     inside, known = set(scope), set(known_products)
     found = [
-        Event(row["event_id"], row["product_id"], row["occurred_on"], row["n_rows"])
+        Event(row["event_id"], row["product_id"], row["occurred_on"], min(row["n_rows"], MAX_ROWS))
         for row in staged.filter(pc.equal(staged["kind"], kind)).to_pylist()
         if row["product_id"] in inside or row["product_id"] not in known
     ]
@@ -106,6 +107,11 @@ def unseen(events: list[Event], stored: pa.Table) -> list[Event]:
         for event in events
         if event.n_rows > counts.get(event.key, 0)
     ]
+
+
+def has_started(stored: pa.Table) -> bool:
+    """Return whether an event has started a unit, as treatment or as a ghost."""
+    return bool(pc.any(pc.is_in(stored["status"], value_set=pa.array(STARTS))).as_py())
 
 
 def judge(experiment_id: str, events: list[Event], stored: pa.Table, arms: pa.Table, rules: Rules) -> pa.Table:
@@ -123,7 +129,7 @@ def judge(experiment_id: str, events: list[Event], stored: pa.Table, arms: pa.Ta
     drawn = {row["product_id"]: (row["unit_id"], row["arm"]) for row in arms.to_pylist()}
     rows = stored.to_pylist()
     seen = set(_counts(stored))
-    touched = {(row["event_id"], row["product_id"]) for row in rows}
+    touched = {(row["event_id"], row["product_id"]) for row in rows if row["status"] in (*STARTS, INSIDE_RUNNING)}
     days = {(row["product_id"], row["occurred_on"]) for row in rows if row["status"] != DUPLICATE}
     running = {drawn[row["product_id"]][0] for row in rows if row["status"] in STARTS}
     for event in unseen(events, stored):
@@ -136,7 +142,8 @@ def judge(experiment_id: str, events: list[Event], stored: pa.Table, arms: pa.Ta
                 status = _status(unit, arm, day, running, rules)
             first, last = rules.window(day) if status in STARTS else (None, None)
             rows.append(_row(experiment_id, event, arm, status, first, last))
-            touched.add((event.event_id, product))
+            if status in (*STARTS, INSIDE_RUNNING):
+                touched.add((event.event_id, product))
             if status != DUPLICATE:
                 days.add((product, day))
             n_copies -= 1

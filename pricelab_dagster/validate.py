@@ -28,12 +28,13 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a check of a lab found: experiments that can run, errors, overlaps, and the data-quality table."""
+    """What a check of a lab found: experiments that can run, errors, overlaps, data quality, and what else to know."""
 
     valid: list[str]
     errors: list[LabError]
     overlaps: list[str]
     data_quality: pa.Table
+    notes: Sequence[str] = ()
 
 
 def check(bench: Workbench) -> Findings:
@@ -46,15 +47,20 @@ def check(bench: Workbench) -> Findings:
     found = check_files(bench, ())
     staged = _staged(bench)
     errors = list(found.errors)
-    claims = {}
+    claims = collisions.in_force(bench)
     for name in found.valid:
         experiment = bench.experiment(name)
         try:
-            claims[name] = collisions.claim(bench, experiment, _priced(staged, experiment))
+            products = _priced(staged, experiment)
+            if name not in claims or not bench.is_drawn_as_written(experiment):
+                claims[name] = collisions.claim(bench, experiment, products)
         except LabError as error:
             errors.append(error)
     quality = staged.run_model(models()["intermediate.int_data_quality"])
-    return Findings(list(claims), errors, collisions.sentences(claims), quality)
+    broken = {error.file for error in errors}
+    valid = [name for name in found.valid if bench.experiment(name).file not in broken]
+    notes = [said for name in valid if (said := _kinds(staged, bench.experiment(name))) is not None]
+    return Findings(valid, errors, collisions.sentences(claims), quality, notes)
 
 
 def check_files(bench: Workbench, ids: Sequence[str]) -> Findings:
@@ -156,6 +162,19 @@ def _priced(bench: Workbench, experiment: Experiment) -> list[str]:
         allowed = f"a scope of at least {needed} products"
         raise LabError(experiment.file, "scope", f"{len(covered)} products", allowed, "Widen the scope.")
     return covered
+
+
+def _kinds(bench: Workbench, experiment: Experiment) -> str | None:
+    """Return a sentence when no event so far is of the kind that an experiment waits for."""
+    design = experiment.design
+    if design.kind != "triggered":
+        return None
+    kinds = bench.in_memory["staging.stg_events"]["kind"].value_counts().to_pylist()
+    counted = {str(row["values"]): row["counts"] for row in kinds}
+    if not counted or design.event in counted:
+        return None
+    known = ", ".join(f"{kind!r} ({count})" for kind, count in sorted(counted.items()))
+    return f"{experiment.file}: no event is of the kind {design.event!r} yet; the source has {known}."
 
 
 def _check_source(bench: Workbench, file: str, key: str, source: Source) -> None:

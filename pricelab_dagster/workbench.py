@@ -118,11 +118,11 @@ class Workbench:
 
     def is_current(self, experiment: Experiment) -> bool:
         """Return whether the lake shows the experiment's present state: its plan, or its effects so far."""
-        stored = self.lake.metadata(ASSIGNMENTS, experiment.id)
-        same = stored.get("design") == experiment.design_dict() and stored.get("end") == str(
-            self.window(experiment).end
-        )
-        if not same or not self._is_handed_out(experiment) or self.unseen_events(experiment):
+        if (
+            not self.is_drawn_as_written(experiment)
+            or not self._is_handed_out(experiment)
+            or self.unseen_events(experiment)
+        ):
             return False
         if not self.has_begun(experiment):
             return self.lake.exists(PLAN, experiment.id)
@@ -130,8 +130,14 @@ class Workbench:
         done = self.lake.exists("experiment.diagnostics", experiment.id)
         return done and through == self.through(experiment).isoformat()
 
+    def is_drawn_as_written(self, experiment: Experiment) -> bool:
+        """Return whether the stored assignment is of the design and the end that the experiment's file has now."""
+        stored = self.lake.metadata(ASSIGNMENTS, experiment.id)
+        end = str(self.window(experiment).end)
+        return stored.get("design") == experiment.design_dict() and stored.get("end") == end
+
     def _is_handed_out(self, experiment: Experiment) -> bool:
-        """Return whether the plan shows the assignment, and that the verdicts; a run that was killed may leave a gap."""
+        """Return whether the plan shows the assignment, and that the verdicts; a run that failed may leave a gap."""
         facts = [self.lake.metadata(table, experiment.id).get(MADE_FROM) for table in (ASSIGNMENTS, PLAN)]
         made_from = [self.lake.fingerprint(table, experiment.id) for table in (triggering.TRIGGERS, ASSIGNMENTS)]
         return facts == made_from
@@ -188,8 +194,15 @@ class Workbench:
         return self.lake.read(triggering.TRIGGERS, experiment.id)
 
     def is_frozen(self, experiment: Experiment) -> bool:
-        """Return whether the experiment has started as it was drawn, whatever start its file names now."""
-        start = self.lake.metadata(ASSIGNMENTS, experiment.id).get("start")
+        """Return whether the experiment goes on as it was drawn, whatever its file says now.
+
+        From its stored start on, also where sales come again without their last days; a triggered one from the first
+        event that starts a unit, because prices were handed out for it.
+        """
+        stored = self.lake.metadata(ASSIGNMENTS, experiment.id)
+        start = stored.get("start")
+        if stored.get("frozen") or triggering.has_started(self.seen_events(experiment)):
+            return True
         return start is not None and self.as_of is not None and str(start) <= self.as_of.isoformat()
 
     def rng(self, experiment: Experiment, stage: str) -> np.random.Generator:

@@ -168,12 +168,18 @@ def test_a_second_event_of_a_product_on_one_day_is_a_duplicate(rules: Callable) 
 
 
 def test_an_event_on_the_second_date_of_another_one_is_judged_on_its_own(rules: Callable) -> None:
-    rows = judged("e1 a 5\ne1 a 10\ne2 a 10", rules())
+    rows = judged("e1 a 10\ne1 a 11\ne2 a 11", rules())
     assert [(event, status) for event, _, status in verdicts(rows)] == [
-        ("e1", "outside_window"),
+        ("e1", "started"),
         ("e1", "duplicate"),
-        ("e2", "started"),
+        ("e2", "inside_running"),
     ]
+
+
+def test_an_id_that_recurs_after_an_event_that_did_not_count_is_judged_on_its_own(rules: Callable) -> None:
+    """A campaign that names all of its days alike must not lose the first one that counts."""
+    rows = judged("campaign a 5\ncampaign a 10\ncampaign a 11", rules())
+    assert [status for _, _, status in verdicts(rows)] == ["outside_window", "started", "duplicate"]
 
 
 def test_one_event_may_touch_several_products(rules: Callable) -> None:

@@ -37,13 +37,18 @@ shelf as (
         on days.product_id = first_assigned.product_id
     left join treated_elsewhere
         on days.product_id = treated_elsewhere.product_id and days.date = treated_elsewhere.date
-    where not $has_incumbent and days.date < first_assigned.first_date and treated_elsewhere.product_id is null
+    -- a price carried over a period without sales may be the one of a treatment before it
+    where
+        not $has_incumbent
+        and days.is_sold
+        and days.date < first_assigned.first_date
+        and treated_elsewhere.product_id is null
 ),
 
 known_prices as (
-    select product_id, date, price from staging.stg_incumbent_prices
+    select product_id, date, price from staging.stg_incumbent_prices where price > 0
     union all
-    select product_id, date, price from shelf
+    select product_id, date, price from shelf where price > 0
 ),
 
 timeline as (
@@ -167,6 +172,17 @@ candidates as (
         abs(rounded.wanted_price - rounded.incumbent_price) > 1e-9
         and round(floor(rounded.exact_price) + whole.step + endings.ending, $decimals)
         between greatest(rounded.lower_bound, 0) and rounded.upper_bound
+        -- an ending must not turn a cut into a raise, or a raise into a cut
+        and (
+            (
+                rounded.wanted_price < rounded.incumbent_price
+                and round(floor(rounded.exact_price) + whole.step + endings.ending, $decimals) <= rounded.incumbent_price
+            )
+            or (
+                rounded.wanted_price > rounded.incumbent_price
+                and round(floor(rounded.exact_price) + whole.step + endings.ending, $decimals) >= rounded.incumbent_price
+            )
+        )
 ),
 
 nearest as (
@@ -208,6 +224,7 @@ noted as (
             when wanted_price is null and has_price_table then 'the table of this arm has no price for the day'
             when wanted_price is null then 'prices of this arm are set elsewhere'
             when incumbent_price is null then 'no incumbent price is known'
+            when guarded_price <= 0 then 'the price would be zero'
             when lacks_ending then 'guard: no allowed ending within the bounds'
             when guarded_price = round(wanted_price, $decimals) then null
             when guarded_price = round(incumbent_price, $decimals) then 'guard: back to the incumbent price'
@@ -225,8 +242,8 @@ select
     product_id,
     date,
     cast(incumbent_price as double) as incumbent_price,
-    cast(guarded_price as double) as price,
-    cast(guarded_price / nullif(incumbent_price, 0) as double) as multiplier,
+    cast(case when guarded_price > 0 then guarded_price end as double) as price,
+    cast(case when guarded_price > 0 then guarded_price end / nullif(incumbent_price, 0) as double) as multiplier,
     arm,
     note
 from noted

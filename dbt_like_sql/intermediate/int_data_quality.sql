@@ -154,6 +154,17 @@ events_broken as (
     where product_id is null or occurred_on is null
 ),
 
+events_without_kind as (
+    select
+        'kind is missing' as rule,
+        'events' as source,
+        count(*) as rows_found,
+        0 as rows_kept,
+        'starts nothing' as action
+    from source.events
+    where kind is null and product_id is not null and occurred_on is not null
+),
+
 events_repeated as (
     select
         'event stands more than once' as rule,
@@ -236,6 +247,8 @@ every_rule as (
     select * from products_unknown
     union all
     select * from events_broken
+    union all
+    select * from events_without_kind
     union all
     select * from events_repeated
     union all

@@ -21,7 +21,7 @@ from pricelab_dagster.lab.sources import CONFIG_FILE
 from pricelab_dagster.models import models
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.triggering import TRIGGERS
-from pricelab_dagster.workbench import EVENTS, Workbench
+from pricelab_dagster.workbench import ASSIGNMENTS, EVENTS, Workbench
 
 _SENSOR_SECONDS = int(os.environ.get("PRICELAB_SENSOR_SECONDS", "30"))
 _LAB_TABLES = [name for name in TABLES if not TABLES[name].partitioned and not name.startswith("marts.")]
@@ -145,15 +145,27 @@ def event_runs(bench: Workbench) -> dict[str, str]:
 def due_runs(bench: Workbench) -> dict[str, str]:
     """Return by experiment the key of the run that its present state asks for; one key is run once.
 
-    An experiment is due while its tables do not show its present state. The key names state and staged sales, so that
-    a run that failed is asked for again once the design or the sales have changed, and not before.
+    An experiment is due while its tables do not show its present state. The key names state, verdicts on events, staged
+    sales and the designs of the others, so that a run that failed is asked for again once one of these has changed, and
+    not before.
     """
     staged = bench.lake.path("staging.stg_sales").stat().st_mtime_ns
-    return {
-        name: f"{name}:{one.fingerprint()[:16]}:{bench.window(one).end}:{bench.status(one)}:{staged}"
-        for name, one in bench.lab.experiments.items()
-        if not bench.is_current(one)
-    }
+    keys = {}
+    for name, one in bench.lab.experiments.items():
+        if not bench.is_current(one):
+            state = f"{one.fingerprint()[:16]}:{bench.window(one).end}:{bench.status(one)}"
+            keys[name] = f"{name}:{state}:{staged}:{_around(bench, name)}"
+    return keys
+
+
+def _around(bench: Workbench, name: str) -> str:
+    """Return a digest of what else decides whether a run succeeds: its verdicts on events, and who prices what."""
+    retired = set(bench.retired())
+    known = [other for other in bench.lake.partitions(ASSIGNMENTS) if other != name and other not in retired]
+    stored = {other: bench.lake.metadata(ASSIGNMENTS, other) for other in known}
+    others = [(other, facts.get("end"), facts.get("design")) for other, facts in stored.items()]
+    around = [bench.lake.fingerprint(TRIGGERS, name), others]
+    return hashlib.sha256(json.dumps(around, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dg.definitions

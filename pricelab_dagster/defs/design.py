@@ -63,9 +63,11 @@ def assignments(stage: Stage) -> Output:
     Drawn before the start from the experiment's seed, and frozen from the start on. Of a triggered experiment the rows
     are those of the units that were triggered so far, each in its own window.
     """
+    from pricelab_dagster import pictures, picturing
+
     bench, experiment = stage.bench, stage.experiment
     facts = bench.facts(experiment)
-    frozen = bench.is_frozen(experiment)
+    frozen = bench.is_frozen(experiment) and bench.lake.exists(ASSIGNMENTS, experiment.id)
     if frozen:
         facts = {**bench.lake.metadata(ASSIGNMENTS, experiment.id), **facts}
         rows = bench.frozen_assignment(experiment)
@@ -88,8 +90,15 @@ def assignments(stage: Stage) -> Output:
     collisions.refuse(bench, experiment, rows)
     first = min(rows["date"].to_pylist(), default=None)
     facts["first_assigned"] = None if first is None else first.isoformat()
+    facts["frozen"] = frozen or (bench.as_of is not None and experiment.start <= bench.as_of)
     facts[MADE_FROM] = bench.lake.fingerprint(TRIGGERS, experiment.id)
-    return Output(rows, facts=facts, metadata=_described(stage, rows, facts, frozen=frozen))
+    picture = picturing.design_of(experiment, rows, bench.grain)
+    return Output(
+        rows,
+        facts=facts,
+        metadata={**_described(stage, rows, facts), "picture": dg.MetadataValue.md(pictures.markdown(picture))},
+        then=lambda: picturing.write(bench.lab.root, experiment.id, picture),
+    )
 
 
 def _draw(stage: Stage) -> tuple[Any, dict[str, object]]:
@@ -135,22 +144,17 @@ def _event_dates(events: pd.DataFrame, experiment: Any) -> dict[str, list[Any]]:
     return own.groupby("product_id")["occurred_on"].agg(lambda days: [day.date() for day in days]).to_dict()
 
 
-def _described(stage: Stage, rows: pa.Table, facts: Mapping[str, object], *, frozen: bool) -> dict[str, Any]:
-    """Return what a person needs to judge an assignment: the mechanism, the counts and the picture."""
-    from pricelab_dagster import pictures, picturing
-
+def _described(stage: Stage, rows: pa.Table, facts: Mapping[str, object]) -> dict[str, Any]:
+    """Return what a person needs to judge an assignment: the mechanism and the counts."""
     told = {name: facts[name] for name in ("mechanism", "inclusion_probability", "rows_outside_scope") if name in facts}
     deviations = facts.get("deviations")
-    picture = picturing.design_of(stage.experiment, rows, stage.bench.grain)
-    picturing.write(stage.bench.lab.root, stage.experiment.id, picture)
     return {
         **told,
         "products": len(set(rows["product_id"].to_pylist())),
         "seed": stage.experiment.assignment.seed,
-        "frozen": frozen,
+        "frozen": facts["frozen"],
         "cells_by_arm": _counts(rows, "arm"),
         "deviations": "; ".join(map(str, deviations)) if isinstance(deviations, list) and deviations else "none",
-        "picture": dg.MetadataValue.md(pictures.markdown(picture)),
     }
 
 

@@ -5,14 +5,14 @@ import pyarrow as pa
 
 from pricelab_dagster.defs.affinity import LEAVES
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
-from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, FEATURES, TRIMMED
+from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, FEATURES, PLAN, TRIMMED
 from pricelab_dagster.lifecycle import Status
 
 EFFECTS = "experiment.effects"
 
 
 @experiment_asset(
-    EFFECTS, reads=[LEAVES, TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS], group="effects", after_start=True
+    EFFECTS, reads=[LEAVES, TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS, PLAN], group="effects", after_start=True
 )
 def effects(stage: Stage) -> Output:
     """One row per metric, scale, estimator and arm: the effect with its interval, or why there is none.
@@ -27,7 +27,8 @@ def effects(stage: Stage) -> Output:
     reason = bench.lake.metadata(LEAVES, experiment.id).get("reason")
     trimmed = frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED))
     leaves = frames.read_leaves(stage.read(LEAVES), one, str(reason) if reason else None)
-    found = list(estimating.estimates(experiment, one, trimmed, leaves, rng=stage.rng("bootstrap")))
+    doses = frames.doses(experiment, frames.to_pandas(stage.read(PLAN)))
+    found = list(estimating.estimates(experiment, one, trimmed, leaves, doses=doses, rng=stage.rng("bootstrap")))
     running = bench.status(experiment) is Status.RUNNING
     rows = frames.effects_table(
         experiment,
@@ -44,7 +45,7 @@ def effects(stage: Stage) -> Output:
 
 @experiment_asset(
     "experiment.diagnostics",
-    reads=[EFFECTS, TRIMMED, DETRENDED, ASSIGNMENTS, "experiment.drawn_arms", FEATURES, DAYS, "experiment.price_plan"],
+    reads=[EFFECTS, TRIMMED, DETRENDED, ASSIGNMENTS, "experiment.drawn_arms", FEATURES, DAYS, PLAN],
     group="effects",
     after_start=True,
 )
@@ -61,7 +62,7 @@ def diagnostics(stage: Stage) -> Output:
         one,
         frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED)),
         X=frames.attributes(frames.to_pandas(stage.read(FEATURES)), one.product_id),
-        plan=frames.to_pandas(stage.read("experiment.price_plan")),
+        plan=frames.to_pandas(stage.read(PLAN)),
         days=frames.to_pandas(
             stage.bench.days(
                 list(one.product_id), since=stage.experiment.start, through=stage.bench.through(stage.experiment)

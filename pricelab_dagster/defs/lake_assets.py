@@ -41,11 +41,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The rows of a table, facts to store in its file, and metadata for the web UI."""
+    """The rows of a table, facts to store in its file, metadata for the web UI, and what follows once it is written."""
 
     rows: pa.Table
     facts: Mapping[str, object] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    then: Callable[[], None] | None = None
 
 
 def experiment_asset(
@@ -188,6 +189,8 @@ def _publish(bench: Workbench, table: str, output: Output, experiment: Experimen
         )
     partition = experiment.id if experiment is not None else None
     written = bench.lake.write(table, rows, partition, metadata=output.facts)
+    if output.then is not None:
+        output.then()
     counted = "dagster/partition_row_count" if partition else "dagster/row_count"
     yield dg.MaterializeResult(asset_key=asset_key(table), metadata={counted: written.num_rows, **output.metadata})
 

@@ -126,10 +126,11 @@ def treated_cells(
 def truth(untreated: pd.DataFrame, cells: pd.DataFrame, elasticity: pd.Series) -> pd.DataFrame:
     """Return the planted relative effect of each experiment on units, revenue and price.
 
-    Estimand: sum (m_it - 1) Y0_it / s_i over sum Y0_it / s_i, both over all products of the scope, trimmed or not,
-    and the days in analysis; m_it is the multiplier of the metric if product i were treated on day t: p ** e_i for
-    units, p ** (1 + e_i) for revenue, p for price. The price of a day without sales is the last one observed.
-    s_i comes from the metric's own untreated history before the experiment; products with s_i = 0 are left out.
+    Estimand: sum (m_it - 1) Y0_it / s_i over sum Y0_it / s_i, both over all products with cells, trimmed or not (of a
+    triggered experiment those that were triggered), and their days in analysis; m_it is the multiplier of the metric
+    if product i were treated on day t: p ** e_i for units, p ** (1 + e_i) for revenue, p for price. The price of a day
+    without sales is the last one observed. s_i comes from the metric's own untreated history before the first day of
+    the experiment; products with s_i = 0 are left out.
 
     Parameters
     ----------

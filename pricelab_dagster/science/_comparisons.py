@@ -26,12 +26,13 @@ STAGGERED = (
 
 def refusal(panel: Panel) -> str | None:
     """Return why HPTE has no meaning on this panel, or None."""
+    counted = (panel.in_analysis & np.isfinite(panel.arm)).any(axis=1)
     if panel.kind == "crossover":
-        sequences = panel.sequence[np.isfinite(panel.arm).any(axis=1)]
+        sequences = panel.sequence[counted]
         return ONE_SEQUENCE if len(np.unique(sequences)) == 1 else None
     if panel.kind == "time_bound" and panel.imported:
         known = np.where(np.isfinite(panel.arm), panel.arm, panel.sequence[:, None])
-        return STAGGERED if (known.max(axis=1, initial=0) > panel.sequence).any() else None
+        return STAGGERED if (counted & (known.max(axis=1, initial=0) > panel.sequence)).any() else None
     return None
 
 
@@ -52,7 +53,8 @@ def beside(
     everyone = np.asarray(np.isfinite(outcome).any(axis=1))
     fixed = staggered.two_way_fixed_effects(outcome, treated, units=panel.unit_id, confidence=confidence)
     numbers = (fixed.effect, fixed.se, fixed.ci_lower, fixed.ci_upper, fixed.p_value)
-    yield "two_way_fixed_effects", _effect(panel, one, everyone, numbers, fixed.estimand, fixed.reason)
+    weighed = f"negative weights sum to {fixed.negative_weight:.2g}" if np.isfinite(fixed.effect) else None
+    yield "two_way_fixed_effects", _effect(panel, one, everyone, numbers, fixed.estimand, fixed.reason or weighed)
     for control in get_args(staggered.Control):
         found = staggered.group_time(
             outcome, first, control=control, units=panel.unit_id, confidence=confidence, rng=rng
@@ -128,7 +130,8 @@ def _effect(
 def _untreated_mean(panel: Panel, one: Trimmed, used: BoolArray) -> float:
     """Return what the treated cells would have been: their forecast, moved as the control cells moved from theirs.
 
-    Control cells of the same periods tell how; where treated periods have none (one sequence), those of the others.
+    Control cells of the same periods tell how, and periods without any do not count, as they do not in the effect;
+    where no treated period has one (one sequence), the control cells of the other periods do.
     The treated mean less the effect would be that too, but carries the noise of the effect into the denominator, and
     the ratio of a noisy effect to it reads too high. The mean's own noise is left out of the interval.
     """
@@ -138,6 +141,8 @@ def _untreated_mean(panel: Panel, one: Trimmed, used: BoolArray) -> float:
         return np.nan
     n_treated, n_control = treated.sum(axis=0), control.sum(axis=0)
     moved = np.where(control, one.residual, 0.0).sum(axis=0) / np.maximum(n_control, 1)
-    weight = np.where(n_control > 0, n_treated, 0)
-    drift = np.average(moved, weights=weight if weight.any() else n_control)
+    shared = (n_control > 0) & (n_treated > 0)
+    if shared.any():
+        treated &= shared
+    drift = np.average(moved, weights=treated.sum(axis=0) if shared.any() else n_control)
     return float((one.outcome - one.residual)[treated].mean() + drift)

@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from pricelab_dagster.defs.automation import event_runs, events
+from pricelab_dagster.defs.automation import due_runs, event_runs, events
 from pricelab_dagster.defs.resources import LabResource
 from pricelab_dagster.lab import LabError
 from pricelab_dagster.tables import TABLES
@@ -317,6 +317,15 @@ def test_without_incumbent_prices_a_unit_keeps_the_last_shelf_price_before_its_o
     assert len(plans[1]) > len(plans[0]) > 0
     assert {cell: plans[1][cell] for cell in plans[0]} == plans[0]
     assert any(shelf[product, tiny_lab.EVE] != shelf[product, WEEK1] for product, _ in plans[0])
+
+
+@pytest.mark.parametrize("table", ["assignments", "price_plan"])
+def test_a_run_that_was_killed_between_verdict_and_plan_is_due_again(stages, at, table):
+    root = at("week2")
+    assert due_runs(Workbench.open(root)) == {}
+    file = Path("lake") / "experiment" / table / f"{NAME}.parquet"
+    shutil.copy(stages / "week1" / file, root / file)
+    assert list(due_runs(Workbench.open(root))) == [NAME]
 
 
 @pytest.fixture

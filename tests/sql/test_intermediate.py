@@ -251,6 +251,7 @@ def test_data_quality_of_the_other_sources(run: Run, check: Check) -> None:
         products         | 2 | 0 | product is missing
         products         | 2 | 2 | product sells but is not in products
         events           | 3 | 0 | product or date is missing
+        events           | 1 | 0 | kind is missing
         events           | 5 | 2 | event stands more than once
         events           | 1 | 0 | event names a product that neither sells nor is in products
         events           | 1 | 1 | trigger is started
@@ -267,5 +268,5 @@ def test_data_quality_of_the_other_sources(run: Run, check: Check) -> None:
 
 def test_data_quality_of_a_lab_without_rows_finds_nothing(run: Run) -> None:
     rows = run("intermediate.int_data_quality", {}).to_pylist()
-    assert len(rows) == 25
+    assert len(rows) == 26
     assert {(row["rows_found"], row["rows_kept"]) for row in rows} == {(0, 0)}

@@ -14,12 +14,12 @@ ASSIGNED = """
     milk          | b          | 2024-01-05 | treatment
 """
 DAYS = """
-    product_id | date       | price | cost
-    a          | 2024-01-02 | 2     | 1.5
-    a          | 2024-01-03 | 4     | 1
-    a          | 2024-01-04 | 99    | 99
-    b          | 2024-01-03 | 10    |
-    b          | 2024-01-04 | 99    | 99
+    product_id | date       | price | cost | is_sold
+    a          | 2024-01-02 | 2     | 1.5  | true
+    a          | 2024-01-03 | 4     | 1    | true
+    a          | 2024-01-04 | 99    | 99   | true
+    b          | 2024-01-03 | 10    |      | true
+    b          | 2024-01-04 | 99    | 99   | true
 """
 POLICIES = "arm | price_multiplier\ntreatment | 0.9\ncontrol | 1"
 TABLES = {
@@ -111,6 +111,9 @@ def test_the_guard_bounds_the_wanted_price_and_says_so(
         (0.5, [0.99], {"max_change": 0.2}, 3.99, "guard: maximum change"),
         (0.95, [0.0], {}, 4.0, "guard: back to the incumbent price"),
         (0.1, [0.99], {}, 0.99, "guard: price ending"),
+        (0.99, [0.49, 0.99], {}, 3.99, "guard: price ending"),
+        (1.01, [0.49, 0.99], {}, 4.49, "guard: price ending"),
+        (0.99, [0.09], {}, 3.09, "guard: price ending"),
         (1.0, [0.99], {}, 4.0, None),
     ],
 )
@@ -134,6 +137,31 @@ def test_shelf_prices_of_another_experiments_treatment_are_no_incumbent(run: Run
     """
     rows = run("experiment.price_plan", TABLES | {"source.cells_ever": elsewhere}).to_pylist()
     assert {row["product_id"]: row["incumbent_price"] for row in rows} == {"a": 2.0, "b": 10.0}
+
+
+def test_a_price_carried_over_days_without_sales_is_no_incumbent(run: Run) -> None:
+    """It may be the one of a treatment that ended before these days."""
+    carried = """
+        product_id | date       | price | is_sold
+        a          | 2024-01-01 | 4     | true
+        a          | 2024-01-02 | 3     | true
+        a          | 2024-01-03 | 3     | false
+    """
+    elsewhere = "experiment_id | product_id | date | arm\nolder | a | 2024-01-02 | treatment"
+    tables = {"experiment.assignments": ONE_CELL, "intermediate.int_product_days": carried, "source.policies": POLICIES}
+    (row,) = run("experiment.price_plan", tables | {"source.cells_ever": elsewhere}).to_pylist()
+    assert (row["incumbent_price"], row["price"]) == (4.0, 3.6)
+
+
+def test_a_price_of_zero_is_never_planned(run: Run) -> None:
+    given_away = "product_id | date | price | is_sold\na | 2024-01-03 | 0 | true"
+    tables = {"experiment.assignments": ONE_CELL, "source.policies": POLICIES}
+    (row,) = run("experiment.price_plan", tables | {"intermediate.int_product_days": given_away}).to_pylist()
+    assert (row["price"], row["note"]) == (None, "no incumbent price is known")
+    cents = "product_id | date | price | is_sold\na | 2024-01-03 | 0.01 | true"
+    tables["source.policies"] = "arm | price_multiplier\ntreatment | 0.4"
+    (row,) = run("experiment.price_plan", tables | {"intermediate.int_product_days": cents}).to_pylist()
+    assert (row["price"], row["multiplier"], row["note"]) == (None, None, "the price would be zero")
 
 
 def test_a_product_that_starts_later_keeps_its_shelf_price_until_then(run: Run) -> None:
@@ -193,9 +221,3 @@ def test_no_guard_invents_a_price_without_an_incumbent(run: Run, guard: dict[str
     found = row.to_pylist()[0]
     assert (found["incumbent_price"], found["price"], found["multiplier"]) == (None, None, None)
     assert found["note"] == "no incumbent price is known"
-
-
-def test_an_incumbent_price_of_zero_has_no_multiplier(run: Run, check: Check) -> None:
-    days = "product_id | date | price\na | 2024-01-03 | 0"
-    tables = TABLES | {"experiment.assignments": ONE_CELL, "intermediate.int_product_days": days}
-    check(run("experiment.price_plan", tables), "incumbent_price | price | multiplier\n0 | 0 |")
