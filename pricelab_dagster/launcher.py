@@ -7,15 +7,16 @@ queue, and hold back every other run of their experiment.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from dagster import DagsterRun
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 
 FOLDER = "running"
 GRACE_SECONDS = 60  # a run counts as started a moment before it takes its lock
+_held: list[IO[str]] = []
 
 
 class LabRunLauncher(DefaultRunLauncher):
@@ -45,17 +46,18 @@ def lock_path(home: Path, run_id: str) -> Path:
     return home / FOLDER / run_id
 
 
-@contextmanager
-def held(home: Path, run_id: str) -> Iterator[None]:
-    """Hold the lock of a run; the end of the process frees it, whatever ends it."""
-    path = lock_path(home, run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+def hold(home: Path, run_id: str) -> None:
+    """Take the lock of a run; the end of the process frees it, whatever ends it. Locks of ended processes are swept."""
+    folder = home / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another run may sweep at the same time
+            # a younger one may be about to be locked
+            if not is_held(path) and time.time() - path.stat().st_mtime > GRACE_SECONDS:
+                path.unlink()
+    handle = lock_path(home, run_id).open("w")
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    _held.append(handle)
 
 
 def is_held(path: Path) -> bool:

@@ -1,8 +1,6 @@
 """The lab that the assets work on."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -18,15 +16,11 @@ class LabResource(dg.ConfigurableResource):
 
     root: str
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["LabResource"]:
-        """Yield the lab; while a run works on it the daemon can see that its process is there."""
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Show the daemon, while a run works on the lab, that its process is there."""
         home = os.environ.get("DAGSTER_HOME")
-        if home is None or context.run is None:
-            yield self
-            return
-        with launcher.held(Path(home), context.run.run_id):
-            yield self
+        if home is not None and context.run is not None:
+            launcher.hold(Path(home), context.run.run_id)
 
     def open(self) -> Workbench:
         """Return the lab, read anew: a changed file counts from the next step on.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pricelab_dagster.science import hpte, paired, staggered
-from pricelab_dagster.science._experiment import BoolArray, FloatArray, Panel, Trimmed
+from pricelab_dagster.science._experiment import SIGNED_METRICS, BoolArray, FloatArray, Panel, Trimmed
 
 STAGGERED_HEADLINE = "group_time_simple_not_yet"
 PRE_DAYS = 28
@@ -102,7 +102,8 @@ def _effect(
     """
     effect, se, lower, upper, p_value = numbers
     if one.scale == "relative":
-        mu0 = _untreated_mean(panel, one, used)
+        # a signed metric has no mean to be a part of, and that of revenue is not at hand here
+        mu0 = np.nan if one.metric in SIGNED_METRICS else _untreated_mean(panel, one, used)
         effect, se, lower, upper, p_value = (number if mu0 > 0 else np.nan for number in numbers)
         effect, se, lower, upper = effect / mu0, se / mu0, lower / mu0, upper / mu0
         estimand += "; relative to the mean without treatment"

@@ -11,6 +11,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 DAYS_OF_A_BLOCK = 7
+SIGNED_METRICS = {"profit": "revenue"}
 
 
 @dataclass(frozen=True, slots=True)

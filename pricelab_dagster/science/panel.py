@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pricelab_dagster.science import _comparisons, affinity, bootstrap, detrend, hpte, outliers
-from pricelab_dagster.science._experiment import BoolArray, FloatArray, Panel, Trimmed
+from pricelab_dagster.science._experiment import SIGNED_METRICS, BoolArray, FloatArray, Panel, Trimmed
 
 __all__ = [
     "ESTIMATORS",
@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 SCALES = ("relative", "level")
-SIGNED_METRICS = {"profit": "revenue"}
 RAW_WINDOW_DAYS = 28
 ESTIMATORS = ("hpte", "hpte_leaf", "hpte_doubly_robust", "hajek", "difference_in_differences")
 

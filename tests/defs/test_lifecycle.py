@@ -128,7 +128,8 @@ def test_prices_that_the_guard_puts_back_are_counted_in_plan_and_diagnostics(imp
     assert set((treated["price"] * 100).round().astype(int) % 50) == {49}
     check = read(imports, "experiment.diagnostics", "endings").set_index("check_name").loc["guarded_prices"]
     products = treated.loc[back, "product_id"].nunique()
-    expected = f"{back.sum()} of {len(treated)} treated prices, of {products} products, are the incumbent price again."
+    expected = f"{back.sum()} of {len(treated)} treated prices, of {products} products, are the incumbent price; "
+    expected += f"the guard moved {len(treated) - back.sum()} more to another price than the policy's."
     assert (check["status"], check["value"], check["message"]) == ("failed", back.mean(), expected)
     clean = read(imports, "experiment.diagnostics", "stairs").set_index("check_name").loc["guarded_prices"]
     assert clean["status"] == "passed"

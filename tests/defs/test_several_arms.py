@@ -164,7 +164,8 @@ def test_staggered_starts_of_several_arms_have_no_line_and_each_arm_its_own_head
     predicted = {"units": np.full_like(one.arm, 10.0)}
     trimmed = panel.trimmed(one, predicted, trim="none", method="mean")
     leaves = affinity.Leaves.single(12)
-    found = list(estimating.estimates(experiment, one, trimmed, leaves, rng=np.random.default_rng(2)))
+    doses = np.arange(len(experiment.arms) + 1.0)
+    found = list(estimating.estimates(experiment, one, trimmed, leaves, doses=doses, rng=np.random.default_rng(2)))
     assert estimating.headlines(experiment, found) == {
         "now": "hpte_doubly_robust",
         "later": "group_time_simple_not_yet",

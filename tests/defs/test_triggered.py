@@ -167,7 +167,11 @@ def test_data_quality_counts_every_verdict(stages, stage):
 
 def test_effects_are_in_event_time_and_near_the_truth(stages):
     rows = read(stages / "end", "experiment.effects")
-    assert rows["estimand"].str.contains("event time: mean over the analysed periods after each product's own").all()
+    assert (
+        rows["estimand"]
+        .str.contains("event time: mean over the analysed periods after the trigger of each product's unit")
+        .all()
+    )
     assert rows["estimand"].str.contains("triggered products alone").all()
     quoted = rows[rows["is_headline"]].set_index("metric")
     assert set(quoted.index) == {"units", "revenue", "price"}

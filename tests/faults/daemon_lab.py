@@ -22,7 +22,7 @@ Found = TypeVar("Found")
 
 ROOT = Path(__file__).parents[2]
 AS_OF = date(2024, 4, 3)  # two days after the start: verdicts are frozen from the first run on
-SENSOR_SECONDS = 2
+SENSOR_SECONDS = 5
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -33,7 +33,7 @@ IN_PROGRESS = [
 
 
 def files(products: list[str]) -> dict[str, list[dict[str, object]]]:
-    """Return three event files: on time and late, repeated inside a file and over files, unknown, and a second event."""
+    """Return three event files: on time and late, repeated in a file and over files, unknown, and a second event."""
     first = [event(k, products[k], AS_OF + timedelta(days=k % 3)) for k in range(6)]
     second = [event(k, products[k], AS_OF + timedelta(days=k % 3)) for k in range(6, 10)]
     third = [event(k, products[k], AS_OF + timedelta(days=1 + k % 3)) for k in range(10, 14)]
