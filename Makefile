@@ -5,7 +5,7 @@ VENV := VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$(CURDIR)/.venv/bin:$$PATH"
 export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check dev bench lock test-browser
+.PHONY: help setup demo test check dev bench lock test-browser test-faults
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,7 +26,7 @@ demo: setup ## the main job on real grocery sales: effects beside the planted tr
 	.venv/bin/pricelab demo
 
 test: setup ## all tests that need no system package
-	.venv/bin/pytest -q -n 2 -m "not browser and not study"
+	.venv/bin/pytest -q -n 2 -m "not browser and not study and not daemon"
 
 check: setup ## what CI checks besides tests: lint, format, types, definitions
 	.venv/bin/ruff check .
@@ -37,6 +37,9 @@ check: setup ## what CI checks besides tests: lint, format, types, definitions
 test-browser: setup ## the tests that need Debian's chromium
 	@command -v chromium >/dev/null || { echo "test-browser needs chromium. On Debian: apt-get install chromium" >&2; exit 2; }
 	.venv/bin/pytest -q -m browser tests/browser
+
+test-faults: setup ## a real daemon, killed in the middle of a run; some minutes
+	.venv/bin/pytest -q -m daemon tests/faults
 
 dev: setup ## the Dagster web UI on demo_lab, or on LAB=dir
 	@home=$$($(PY) -m pricelab_dagster.instance "$(LAB)") && $(VENV) DAGSTER_HOME="$$home" PRICELAB_HOME="$(abspath $(LAB))" dg dev

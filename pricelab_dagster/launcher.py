@@ -16,7 +16,7 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Wor
 
 FOLDER = "running"
 GRACE_SECONDS = 60  # a run counts as started a moment before it takes its lock
-_held: list[IO[str]] = []
+_held: dict[str, IO[str]] = {}
 
 
 class LabRunLauncher(DefaultRunLauncher):
@@ -55,9 +55,9 @@ def hold(home: Path, run_id: str) -> None:
             # a younger one may be about to be locked
             if not is_held(path) and time.time() - path.stat().st_mtime > GRACE_SECONDS:
                 path.unlink()
-    handle = lock_path(home, run_id).open("w")
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    _held.append(handle)
+    if run_id not in _held:
+        _held[run_id] = lock_path(home, run_id).open("w")
+        fcntl.flock(_held[run_id], fcntl.LOCK_EX)
 
 
 def is_held(path: Path) -> bool:

@@ -23,6 +23,7 @@ Found = TypeVar("Found")
 ROOT = Path(__file__).parents[2]
 AS_OF = date(2024, 4, 3)  # two days after the start: verdicts are frozen from the first run on
 SENSOR_SECONDS = 5
+QUIET_SECONDS = 4 * SENSOR_SECONDS  # two looks of each sensor, one of which may come late
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -108,6 +109,19 @@ def until(probe: Callable[[], Found | None], seconds: float, what: str) -> Found
             return found
         time.sleep(0.2)
     raise AssertionError(f"not within {seconds} seconds: {what}")
+
+
+def settle(instance: dg.DagsterInstance, seconds: float) -> None:
+    """Wait until no run has been in progress for as long as the sensors need to ask for the next one."""
+    busy = time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal busy
+        if instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=1):
+            busy = time.monotonic()
+        return time.monotonic() - busy > QUIET_SECONDS
+
+    until(quiet, seconds, "the runs are over")
 
 
 def judged(root: Path, name: str, products: list[str]) -> bool:
