@@ -6,11 +6,30 @@ from datetime import date
 from itertools import combinations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pricelab_dagster import inputs
 from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.workbench import ASSIGNMENTS, DRAWN_ARMS, Workbench
+
+MEETING = """
+    with met as (
+        select
+            others.experiment_id,
+            own.product_id,
+            own.date
+        from experiment.assignments as own
+        inner join source.cells_in_force as others on own.product_id = others.product_id and own.date = others.date
+    )
+
+    select
+        experiment_id,
+        product_id,
+        date,
+        count(*) over (partition by experiment_id) as n_cells
+    from met
+    order by experiment_id, product_id, date
+    limit 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +88,11 @@ def refuse(bench: Workbench, experiment: Experiment, rows: pa.Table) -> None:
     ------
     LabError : naming both experiments, with the number of cells and an example.
     """
-    if rows.num_rows == 0:
-        return
-    own = set(zip(rows["product_id"].to_pylist(), rows["date"].to_pylist(), strict=True))
-    first, last = pc.min_max(rows["date"]).as_py().values()
-    retired = set(bench.retired())
-    for name in bench.lake.partitions(ASSIGNMENTS):
-        facts = bench.lake.metadata(ASSIGNMENTS, name)
-        apart = str(facts["end"]) < first.isoformat() or str(facts["start"]) > last.isoformat()
-        if name == experiment.id or name in retired or apart:
-            continue
-        other = inputs.cells_in_force(bench, name)
-        both = own & set(zip(other["product_id"].to_pylist(), other["date"].to_pylist(), strict=True))
-        if both:
-            product, day = min(both)
-            found = f"{experiment.id} and {name} both price product {product} on {day}, and {len(both) - 1} cells more"
-            allowed = "apart: a product has one price"
-            remedy = f"Narrow the scope of {experiment.id} or of {name}, or move one of them."
-            raise LabError(experiment.file, None, found, allowed, remedy)
+    others = bench.source("cells_in_force", experiment)
+    met = bench.engine.sql(MEETING, tables={ASSIGNMENTS: rows, "source.cells_in_force": others}).to_pylist()
+    if met:
+        name, product, day, n_cells = met[0].values()
+        found = f"{experiment.id} and {name} both price product {product} on {day}, and {n_cells - 1} cells more"
+        allowed = "apart: a product has one price"
+        remedy = f"Narrow the scope of {experiment.id} or of {name}, or move one of them."
+        raise LabError(experiment.file, None, found, allowed, remedy)
