@@ -70,8 +70,8 @@ def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.Sen
     """Adds each new experiment file as a partition and requests the runs that bring every experiment up to date.
 
     A run is requested once for each state of an experiment: its design, and while it runs each new last date in sales.
-    Before the start a plan made from shelf prices follows them, with the arms as they were drawn. Broken files are
-    reported and hold back no other.
+    Before the start a plan made from shelf prices follows them, with the arms as they were drawn. An experiment with a
+    run under way is looked at once that is over. Broken files are reported and hold back no other.
     """
     try:
         bench = Workbench.open(Path(lab.root))
@@ -84,14 +84,15 @@ def experiments(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.Sen
     written = (bench.lab.root / CONFIG_FILE).stat().st_mtime_ns
     requests = [dg.RunRequest(run_key=f"first refresh:{written}", job_name=refresh.name)] if bench.as_of is None else []
     if bench.as_of is not None:
-        due = due_runs(bench)
+        busy = _busy(context.instance)
+        due = {name: key for name, key in due_runs(bench).items() if name not in busy}
         requests = [
             dg.RunRequest(run_key=key, job_name=experiment.name, partition_key=name) for name, key in due.items()
         ]
         requests += [
             dg.RunRequest(run_key=f"{name}:plan:{bench.as_of}", job_name=plan.name, partition_key=name)
             for name, one in bench.lab.experiments.items()
-            if name not in due and bench.has_stale_plan(one)
+            if name not in due and name not in busy and bench.has_stale_plan(one)
         ]
     return dg.SensorResult(
         run_requests=requests, dynamic_partitions_requests=[EXPERIMENTS.build_add_request(new)] if new else []
@@ -121,6 +122,14 @@ def events(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.SensorRe
     if not keys:
         return dg.SkipReason("No event that a triggered experiment has not judged.")
     return dg.SensorResult([dg.RunRequest(run_key=key, partition_key=name) for name, key in keys.items()])
+
+
+def _busy(instance: dg.DagsterInstance) -> set[str]:
+    """Return the experiments that a run works on or waits for: their tables are half old and half new."""
+    status = dg.DagsterRunStatus
+    under_way = [status.QUEUED, status.NOT_STARTED, status.STARTING, status.STARTED, status.CANCELING]
+    runs = instance.get_runs(dg.RunsFilter(statuses=under_way))
+    return {name for run in runs if (name := run.tags.get("dagster/partition")) is not None}
 
 
 def event_runs(bench: Workbench) -> dict[str, str]:

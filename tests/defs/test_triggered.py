@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from pricelab_dagster.defs.automation import due_runs, event_runs, events
+from pricelab_dagster.defs.automation import due_runs, event_runs, events, experiments
 from pricelab_dagster.defs.resources import LabResource
 from pricelab_dagster.lab import LabError
 from pricelab_dagster.tables import TABLES
@@ -377,6 +377,22 @@ def test_the_sensor_asks_again_after_a_failed_run_once_something_changed(stages,
     bench.lake.write("experiment.triggers", Workbench.open(stages / "week1").seen_events(bench.experiment(NAME)), NAME)
     triggered_lab.deliver(root, "one", [triggered_lab.event(1, "0000", START)])
     assert key(tick(root, instance)) not in (asked, both)
+
+
+def test_an_experiment_with_a_run_under_way_is_looked_at_once_that_is_over(stages, at, instance):
+    root, file = at("week2"), Path("lake") / "experiment" / "assignments" / f"{NAME}.parquet"
+    shutil.copy(stages / "week1" / file, root / file)
+
+    def requested():
+        context = dg.build_sensor_context(instance=instance, resources={"lab": LabResource(root=str(root))})
+        return [request.partition_key for request in experiments(context).run_requests]
+
+    assert requested() == [NAME]
+    run = dg.DagsterRun(job_name="trigger", status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": NAME})
+    instance.add_run(run)
+    assert requested() == []
+    instance.report_run_failed(run)
+    assert requested() == [NAME]
 
 
 def test_the_sensor_sees_files_that_come_late_and_out_of_order(stages, at, instance):
