@@ -54,7 +54,12 @@ def address(lab: Path) -> Iterator[str]:
     finally:
         # webserver, daemon and code server are processes of their own
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            # its processes end on an interrupt, which a shell that started the tests in the background has switched off
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(30)
         log.close()
 
 
