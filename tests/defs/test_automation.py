@@ -224,6 +224,18 @@ def test_marts_are_built_once_after_each_change(instance):
     assert evaluate(instance, built.cursor).total_requested == 1
 
 
+def test_a_change_while_a_mart_is_being_built_builds_it_again(instance):
+    """It may have been read before the change and written after it, all of that between two looks."""
+    instance.add_dynamic_partitions("experiment", ["a", "b"])
+    watching = evaluate(instance)
+    materialise(instance, partition="a")
+    asked = evaluate(instance, watching.cursor)
+    assert asked.total_requested == 1
+    materialise(instance, partition="b")
+    materialise(instance, mart=True)
+    assert evaluate(instance, asked.cursor).total_requested == 1
+
+
 def test_wiped_mart_is_built_again(instance):
     instance.add_dynamic_partitions("experiment", ["a"])
     materialise(instance, mart=True)
