@@ -321,6 +321,20 @@ def effects_table(
     return pa.Table.from_pylist(rows, schema=TABLES["experiment.effects"].schema)
 
 
+def draws_table(experiment: Experiment, found: Iterable[tuple[str, str, str, str, hpte.Effect]]) -> pa.Table:
+    """Return the effects of (arm, metric, scale, estimator, effect) under every bootstrap draw, as rows."""
+    schema = TABLES["experiment.effect_draws"].schema
+    tables = [schema.empty_table()]
+    for arm, metric, scale, estimator, effect in found:
+        n = len(effect.draws)
+        texts = {"experiment_id": experiment.id, "metric": metric, "scale": scale, "estimator": estimator, "arm": arm}
+        columns = {name: pa.repeat(pa.scalar(text, pa.string()), n) for name, text in texts.items()}
+        columns["replicate"] = pa.array(np.arange(n))
+        columns["effect"] = pa.array(effect.draws, from_pandas=True)
+        tables.append(pa.table(columns).select(schema.names).cast(schema))
+    return pa.concat_tables(tables)
+
+
 def doses(experiment: Experiment, plan: pd.DataFrame) -> NDArray[np.float64] | None:
     """Return the price of each arm against control in per cent (arms + 1,), 0 first; None where there is no line.
 

@@ -303,6 +303,22 @@ _SPECS = [
         partitioned=True,
     ),
     TableSpec(
+        "experiment.effect_draws",
+        _columns(
+            _EXPERIMENT
+            + """
+            metric    | text  | units, revenue, profit or price
+            scale     | text  | relative or level
+            estimator | text  | as in experiment.effects
+            arm       | text  | as in experiment.effects
+            replicate | whole | number of the bootstrap draw, which serves all metrics, scales, estimators and arms
+            effect    | real  | the estimate under that draw, null where it is undefined
+        """
+        ),
+        ("metric", "scale", "estimator", "arm", "replicate"),
+        partitioned=True,
+    ),
+    TableSpec(
         "experiment.spillover_effects",
         _columns(
             _EXPERIMENT

@@ -8,11 +8,18 @@ from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
 from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, FEATURES, PLAN, TRIMMED
 from pricelab_dagster.lifecycle import Status
 
-EFFECTS = "experiment.effects"
+EFFECTS, DRAWS = "experiment.effects", "experiment.effect_draws"
 
 
 @experiment_asset(
-    EFFECTS, reads=[LEAVES, TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS, PLAN], group="effects", after_start=True
+    EFFECTS,
+    reads=[LEAVES, TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS, PLAN],
+    group="effects",
+    after_start=True,
+    beside={
+        DRAWS: "One row per metric, scale, estimator, arm and bootstrap replicate: the estimate under that draw. One "
+        "draw serves all, so that any function of several effects has its joint interval from these rows."
+    },
 )
 def effects(stage: Stage) -> Output:
     """One row per metric, scale, estimator and arm: the effect with its interval, or why there is none.
@@ -40,6 +47,7 @@ def effects(stage: Stage) -> Output:
         rows,
         facts={"through": bench.through(experiment).isoformat()},
         metadata={"headline": _headline(rows), "through": one.through},
+        beside={DRAWS: frames.draws_table(experiment, found)},
     )
 
 

@@ -41,12 +41,16 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The rows of a table, facts to store in its file, metadata for the web UI, and what follows once it is written."""
+    """The rows of a table, facts to store in its file, metadata for the web UI, and what follows once it is written.
+
+    `beside` holds the rows of the tables that the same computation makes, by name.
+    """
 
     rows: pa.Table
     facts: Mapping[str, object] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     then: Callable[[], None] | None = None
+    beside: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 def experiment_asset(
@@ -57,18 +61,23 @@ def experiment_asset(
     after_start: bool = False,
     kinds: Sequence[str] = ("python", "parquet"),
     description: str | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[Stage], Output]], dg.AssetsDefinition]:
     """Return a decorator that makes `table`, partitioned by experiment, of a function from its stage to its output.
 
     The function's docstring is the asset's description. `after_start` assets are skipped while the experiment is
-    planned: they have nothing to look at yet.
+    planned: they have nothing to look at yet. `beside` describes, by name, the tables that the same function makes.
     """
+    others = beside or {}
 
     def decorate(compute: Callable[[Stage], Output]) -> dg.AssetsDefinition:
         @dg.multi_asset(
             name=table.replace(".", "__"),
-            specs=[_spec(table, reads, group, kinds, description or compute.__doc__, skippable=True)],
-            check_specs=_check_specs(table),
+            specs=[
+                _spec(name, reads, group, kinds, text, skippable=True)
+                for name, text in {table: description or compute.__doc__, **others}.items()
+            ],
+            check_specs=[check for name in (table, *others) for check in _check_specs(name)],
             partitions_def=EXPERIMENTS,
             # without it the checks of a skipped table would count as missing outputs
             can_subset=True,
@@ -83,7 +92,13 @@ def experiment_asset(
                     context.log.info(f"{experiment.id}: no product is in an arm yet, nothing to look at.")
                     return
                 output = compute(Stage(bench, experiment))
-            yield from _publish(bench, table, output, experiment)
+            wanted = context.selected_asset_keys
+            # the table with the facts by which an experiment counts as done comes last
+            for name, rows in output.beside.items():
+                if asset_key(name) in wanted:
+                    yield from _publish(bench, name, Output(rows, output.facts), experiment)
+            if asset_key(table) in wanted:
+                yield from _publish(bench, table, output, experiment)
 
         return asset
 
