@@ -40,6 +40,7 @@ def panel(
     features: pd.DataFrame,
     *,
     through: date,
+    plan: pd.DataFrame | None = None,
 ) -> Panel:
     """Return the panel of an experiment.
 
@@ -49,6 +50,7 @@ def panel(
     days : intermediate.int_product_days of its products, from the history's first period to `through`.
     features : intermediate.int_product_features of the experiment.
     through : last period that may be looked at.
+    plan : experiment.price_plan, whose incumbent prices the forecast then knows.
     """
     codes = {name: code for code, name in enumerate((CONTROL, *(arm.name for arm in experiment.arms)))}
     cells = assignments.assign(
@@ -102,7 +104,14 @@ def panel(
         drawn=drawn.reindex(product_id).to_numpy(dtype=np.int64),
         eve=before.searchsorted(first) if triggered else None,
         block=_blocks(first, start) if triggered else None,
+        incumbent=None if plan is None else _at(_incumbents(plan), product_id, dates),
     )
+
+
+def _incumbents(plan: pd.DataFrame) -> pd.DataFrame:
+    """Return the incumbent prices of a plan by product and date."""
+    dated = plan.assign(date=pd.to_datetime(plan["date"]))
+    return dated.pivot(index="product_id", columns="date", values="incumbent_price").astype(float)
 
 
 def _window(calendar: pd.DatetimeIndex, start: pd.Timestamp, through: pd.Timestamp) -> NDArray[np.datetime64]:
@@ -155,7 +164,8 @@ def load_panel(bench: Workbench, experiment: Experiment) -> Panel:
     products = sorted(set(assignments["product_id"].to_pylist()))
     days = bench.days(products, since=bench.history_start(experiment), through=through)
     features = to_pandas(bench.lake.read(FEATURES, experiment.id))
-    return panel(experiment, bench.grain, to_pandas(assignments), to_pandas(days), features, through=through)
+    plan = to_pandas(bench.lake.read("experiment.price_plan", experiment.id))
+    return panel(experiment, bench.grain, to_pandas(assignments), to_pandas(days), features, through=through, plan=plan)
 
 
 def window_of(detrend: Detrend) -> int | None:

@@ -1,12 +1,14 @@
 """HPTE step 3, first half: which products are alike enough to be compared."""
 
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
-from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, FEATURES, TRIMMED
+from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, FEATURES, PLAN, TRIMMED
 
 LEAVES = "experiment.affinity_leaves"
 
 
-@experiment_asset(LEAVES, reads=[TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS], group="effects", after_start=True)
+@experiment_asset(
+    LEAVES, reads=[TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS, PLAN], group="effects", after_start=True
+)
 def affinity_leaves(stage: Stage) -> Output:
     """One row per product and tree: the leaf in which it ends; products of one leaf may be compared.
 

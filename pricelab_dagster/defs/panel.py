@@ -26,7 +26,7 @@ def detrended_sales(stage: Stage) -> Output:
     return Output(rows, metadata={"method": settings.method, "history_periods": one.n_history, "through": one.through})
 
 
-@experiment_asset(TRIMMED, reads=[DETRENDED, ASSIGNMENTS, FEATURES, DAYS], group="panel", after_start=True)
+@experiment_asset(TRIMMED, reads=[DETRENDED, ASSIGNMENTS, FEATURES, DAYS, PLAN], group="panel", after_start=True)
 def trimmed_panel(stage: Stage) -> Output:
     """One row per product, metric and scale: its first difference, and whether the outlier filter keeps it.
 

@@ -135,6 +135,7 @@ def draw(setting: Setting, seed: int) -> list[dict[str, Any]]:
         _filled(sales, setting.products),
         setting.products,
         through=assignments["date"].max().date(),
+        plan=plan,
     )
     predicted = science.forecasts(panel, method=experiment.analysis.detrend.method)
     trimmed = science.trimmed(panel, predicted)

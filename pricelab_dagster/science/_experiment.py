@@ -51,6 +51,9 @@ class Panel:
         (N,) history columns before the product's own start; None: all of them. Later columns of `history` are nan.
     block
         (N,) start week of a triggered product: arms are compared inside it. None: one block.
+    incumbent
+        Float (N, T): the price that was planned for the period without treatment, nan where not known. With it and
+        `history["price"]` the forecast knows how prices move. None: it does not.
     """
 
     product_id: NDArray[np.object_]
@@ -69,6 +72,7 @@ class Panel:
     drawn: NDArray[np.int64] | None = None
     eve: NDArray[np.int64] | None = None
     block: NDArray[np.int64] | None = None
+    incumbent: FloatArray | None = None
 
     @property
     def season(self) -> int:

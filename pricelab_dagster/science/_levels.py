@@ -1,5 +1,6 @@
 """Predictions of a product's mean over the horizon, weekdays levelled out: window mean, smoothing, pooled ridge."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,27 +46,35 @@ def smoothed(panel: Panel, horizon: int, window: int) -> FloatArray:
     return panel.levels(_decay(T, T)[:, [error.argmin()]])[:, 0]
 
 
-def ridge(panel: Panel, horizon: int, window: int) -> FloatArray:
-    """Return the level (N,) of the pooled direct ridge; the window mean where there is too little history to train."""
+def ridge(panel: Panel, horizon: int, window: int, log_price: FloatArray | None = None) -> FloatArray:
+    """Return the level (N,) of the pooled direct ridge; the window mean where there is too little history to train.
+
+    `log_price` (N, T + horizon) holds the price of every period, that of the horizon as it is planned; nan if unknown.
+    """
     T = panel.Y.shape[1]
     origins = _origins(panel, horizon)
     if len(origins) < MIN_ORIGINS:
         return window_mean(panel, window)
     *past_levels, level = panel.levels(window_weights(T, window, np.r_[origins, T])).T
     sums = _Sums.of(panel)
-    moments = np.zeros((2 * len(WEEKS) + 4, 2 * len(WEEKS) + 4))
+    moves = _moves_of(log_price, len(panel.Y), horizon, window)
+    moments: FloatArray | float = 0.0
     for o, past_level in zip(origins, past_levels, strict=True):
         X, scale, usable = sums.features(o)
+        X = np.column_stack([X, moves(o)])
         change = _ahead(panel, sums, o, horizon) - past_level
         rows = usable & np.isfinite(change)
         Z = np.column_stack([np.ones(rows.sum()), X[rows], change[rows] / scale[rows]])
-        moments += Z.T @ Z
+        moments = moments + Z.T @ Z
+    moments = np.asarray(moments)
     X, scale, usable = sums.features(T)
+    X = np.column_stack([X, moves(T)])
     if moments[0, 0] == 0.0:
         return level
     separate_horizons = 1.0 + (origins[0] - origins[-1]) / horizon
     category_penalty = CATEGORY_PSEUDO_OUTCOMES / (len(panel.profile) * separate_horizons)
-    penalty = RIDGE_PENALTY + np.repeat([0.0, category_penalty], len(WEEKS) + 1)
+    penalty = np.full(X.shape[1], RIDGE_PENALTY)
+    penalty[len(WEEKS) + 1 : 2 * len(WEEKS) + 2] += category_penalty
     intercept, slopes = _solve(moments / moments[0, 0], penalty)
     return np.where(usable, level + (intercept + X @ slopes) * scale, level)
 
@@ -81,6 +90,29 @@ def _solve(moments: FloatArray, penalty: FloatArray) -> tuple[float, FloatArray]
     correlation = covariance[:-1, :-1] / np.outer(sd, sd)
     slopes = np.linalg.solve(correlation + np.diag(penalty), covariance[:-1, -1] / sd) / sd
     return float(mean[-1] - mean[:-1] @ slopes), slopes
+
+
+def _moves_of(log_price: FloatArray | None, n_products: int, horizon: int, window: int) -> Callable[[int], FloatArray]:
+    """Return the function of an origin that gives how the price of its horizon moves, (N, 2), or (N, 0) without prices.
+
+    The mean log price of the horizon less that of the last `window` periods, and less that of all periods before; 0
+    where one of them is not known.
+    """
+    if log_price is None:
+        return lambda origin: np.empty((n_products, 0))
+    known = np.isfinite(log_price)
+    total, count = _running(np.where(known, log_price, 0.0)), _running(known)
+
+    def mean(start: int, end: int) -> FloatArray:
+        n = count[end] - count[start]
+        return np.divide(total[end] - total[start], n, out=np.full(n.shape, np.nan), where=n > 0)
+
+    def moves(origin: int) -> FloatArray:
+        ahead = mean(origin, origin + horizon)
+        back = np.stack([mean(max(0, origin - window), origin), mean(0, origin)], axis=1)
+        return np.nan_to_num(ahead[:, None] - back)
+
+    return moves
 
 
 def _origins(panel: Panel, horizon: int) -> NDArray[np.int64]:

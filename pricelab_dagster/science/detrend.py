@@ -22,6 +22,8 @@ def forecast(
     season: int = 7,
     method: Method = "pooled_ridge",
     window: int = 28,
+    prices: ArrayLike | None = None,
+    planned: ArrayLike | None = None,
 ) -> FloatArray:
     """Return the predicted untreated values of each product over the next `horizon` periods, (N, horizon).
 
@@ -37,8 +39,10 @@ def forecast(
       the horizon minus that of the last `window` periods, so that little evidence leaves the window mean; rows are
       products at rolling origins two weeks apart. Every row is divided by the product's scale at its own origin, shrunk
       as in `product_scale`: no target leaks into it and size plays no part. Category means are penalised more the fewer
-      categories and separate horizons there are. With fewer than 3 origins that leave 8 weeks before them, i.e. less
-      than `horizon` and 12 weeks of history, it is `mean`; so it is for each product observed for less than 8 weeks.
+      categories and separate horizons there are. With prices, two more features: the mean log price of the horizon less
+      that of the last `window` periods, and less that of all before, so that a promotion that ends or a price that has
+      moved is not taken for a trend. With fewer than 3 origins that leave 8 weeks before them, i.e. less than `horizon`
+      and 12 weeks of history, it is `mean`; so it is for each product observed for less than 8 weeks.
     - `mean`: mean of the last `window` periods, weekdays levelled out.
     - `ses`: simple exponential smoothing of each product, one smoothing constant for all with the least absolute error
       at the same origins; `mean` where those are too few.
@@ -62,6 +66,10 @@ def forecast(
         As above.
     window
         Periods of the window mean; more than T0 means all.
+    prices, planned
+        Positive prices (N, T0) of the history and (N, horizon) that were planned for the horizon without treatment;
+        both or neither, nan where not known. Planned means fixed before the horizon: prices that follow its sales would
+        take a part of the effect with them. Only `pooled_ridge` looks at them.
 
     Returns
     -------
@@ -85,11 +93,12 @@ def forecast(
     """
     _check_at_least_one(horizon=horizon, window=window)
     panel = Panel.of(history, groups, season)
+    log_price = _log_prices(prices, planned, panel.Y.shape, horizon)
     if method == "auto":
-        method = _least_placebo_error(history, horizon, groups, season, window)
+        method = _least_placebo_error(history, horizon, groups, season, window, prices)
     T = panel.Y.shape[1]
     if method == "pooled_ridge":
-        level = ridge(panel, horizon, window)
+        level = ridge(panel, horizon, window, log_price)
     elif method == "ses":
         level = smoothed(panel, horizon, window)
     elif method == "mean":
@@ -110,6 +119,7 @@ def placebo(
     season: int = 7,
     method: Method = "pooled_ridge",
     window: int = 28,
+    prices: ArrayLike | None = None,
 ) -> FloatArray:
     """Return placebo first differences (N, n_windows): observed minus predicted means of windows before the experiment.
 
@@ -118,7 +128,8 @@ def placebo(
     over them a pre-trend. Needs four weeks of observations of a product before the window: nan without them, or where
     the window itself has missing values.
 
-    Parameters and errors as in `forecast`; `n_windows` must be 1 or more.
+    Parameters and errors as in `forecast`; `n_windows` must be 1 or more. `prices` (N, T0) serve the windows too, as
+    if they had been planned.
 
     Examples
     --------
@@ -129,14 +140,16 @@ def placebo(
     """
     _check_at_least_one(horizon=horizon, n_windows=n_windows)
     Y = matrix("history", history)
+    P = None if prices is None else np.asarray(prices, dtype=float)
     differences = np.full((len(Y), n_windows), np.nan)
     for j in range(n_windows):
         origin = Y.shape[1] - (j + 1) * horizon
         if origin < MIN_PLACEBO_WEEKS * season:
             break
-        past = Y[:, :origin]
-        predicted = forecast(past, horizon, groups=groups, season=season, method=method, window=window)
-        D = (Y[:, origin : origin + horizon] - predicted).mean(axis=1)
+        past, end = Y[:, :origin], origin + horizon
+        known = {} if P is None else {"prices": P[:, :origin], "planned": P[:, origin:end]}
+        predicted = forecast(past, horizon, groups=groups, season=season, method=method, window=window, **known)
+        D = (Y[:, origin:end] - predicted).mean(axis=1)
         enough = (~np.isnan(past)).sum(axis=1) >= MIN_PLACEBO_WEEKS * season
         differences[:, j] = np.where(enough, D, np.nan)
     return differences
@@ -278,17 +291,39 @@ def product_scale(history: ArrayLike, *, grain: Literal["day", "week"] = "day") 
 
 
 def _least_placebo_error(
-    history: ArrayLike, horizon: int, groups: ArrayLike | None, season: int, window: int
+    history: ArrayLike,
+    horizon: int,
+    groups: ArrayLike | None,
+    season: int,
+    window: int,
+    prices: ArrayLike | None,
 ) -> Method:
     scale = product_scale(np.abs(np.asarray(history, dtype=float)))[:, None]
     errors: dict[Method, float] = {}
     candidates: tuple[Method, ...] = ("mean", "ses", "pooled_ridge")
     for method in candidates:
-        D = placebo(history, horizon, groups=groups, season=season, method=method, window=window)
+        D = placebo(history, horizon, groups=groups, season=season, method=method, window=window, prices=prices)
         Z = np.divide(D, scale, out=np.full(D.shape, np.nan), where=scale > 0.0)
         Z = Z[:, ~np.isnan(Z).all(axis=0)]
         errors[method] = float(np.nanmean(np.abs(Z - np.nanmean(Z, axis=0)))) if Z.size else 0.0
     return min(candidates, key=errors.__getitem__)
+
+
+def _log_prices(
+    prices: ArrayLike | None, planned: ArrayLike | None, shape: tuple[int, ...], horizon: int
+) -> FloatArray | None:
+    """Return the log prices (N, T0 + horizon) of history and horizon, nan where unknown; None without prices."""
+    if prices is None and planned is None:
+        return None
+    if prices is None or planned is None:
+        raise ValueError("one of prices, planned == None, must be both or neither. Give the prices of both.")
+    parts = [matrix(name, values) for name, values in (("prices", prices), ("planned", planned))]
+    for name, part, n_periods in zip(("prices", "planned"), parts, (shape[1], horizon), strict=True):
+        if part.shape != (shape[0], n_periods):
+            raise ValueError(f"{name}.shape == {part.shape}, must be {(shape[0], n_periods)}. Give a price per cell.")
+        if (part <= 0.0).any() or np.isinf(part).any():
+            raise ValueError(f"{name} has values that are not positive and finite. Give nan where it is not known.")
+    return np.log(np.concatenate(parts, axis=1))
 
 
 def _cells(residual: ArrayLike, in_analysis: ArrayLike) -> tuple[FloatArray, NDArray[np.bool_]]:

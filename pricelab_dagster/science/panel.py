@@ -35,7 +35,7 @@ ESTIMATORS = ("hpte", "hpte_leaf", "hpte_doubly_robust", "hajek", "difference_in
 def forecasts(
     panel: Panel, *, method: detrend.Method = "pooled_ridge", window: int | None = 28
 ) -> dict[str, FloatArray]:
-    """Return by metric the predicted values (N, T) of the experiment's periods, from the history alone.
+    """Return by metric the predicted values (N, T) of the experiment's periods, from history and planned prices alone.
 
     `window` None uses the whole history. Products without history get nan.
     """
@@ -343,11 +343,21 @@ def _by_cohort(
     parts = []
     for rows, eve in panel.cohorts():
         past = history[:, :eve]
-        parts.append((rows, predict(past, horizon, window=_window(past, window), **options)[rows]))
+        known = _prices(panel, eve, planned=predict is detrend.forecast)
+        parts.append((rows, predict(past, horizon, window=_window(past, window), **known, **options)[rows]))
     found = np.empty((len(history), parts[0][1].shape[1]))
     for rows, part in parts:
         found[rows] = part
     return found
+
+
+def _prices(panel: Panel, eve: int, *, planned: bool) -> dict[str, FloatArray]:
+    """Return the prices of the history up to a start, and those planned after it; nothing where they are not known."""
+    before = panel.history.get("price")
+    if before is None or panel.incumbent is None:
+        return {}
+    known = {"prices": before[:, :eve], **({"planned": panel.incumbent} if planned else {})}
+    return {name: np.where(prices > 0, prices, np.nan) for name, prices in known.items()}
 
 
 def _window(history: FloatArray, window: int | None) -> int:

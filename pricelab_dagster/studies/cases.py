@@ -15,7 +15,9 @@ UNITS = "units"
 DAYS_OF_STARTS = (0, 7, 14)
 """First treated days of staggered starts; a fourth part of the products is never treated."""
 
-Kind = Literal["time_bound", "random_days", "crossover", "triggered", "staggered"]
+Kind = Literal["time_bound", "random_days", "crossover", "triggered", "staggered", "observational"]
+IMPORTED: tuple[Kind, ...] = ("staggered", "observational")
+"""Kinds whose arms were not drawn by a design; their truth is that of the treated cells."""
 Truth = dict[str, dict[str, float]]
 
 
@@ -40,7 +42,8 @@ class Case:
     design
         The design in words; with the scenario it names the case.
     kind
-        Of the design; `staggered` is an imported assignment whose products start at different times, for good.
+        Of the design; `staggered` is an imported assignment whose products start at different times, for good;
+        `observational` one whose products were picked by the market's own chances, which their attributes move.
     lengths
         As `designs` takes them, in days; `horizon` counts the days on which an event triggers.
     multipliers

@@ -96,10 +96,11 @@ def _panel(
         in_analysis=np.broadcast_to(np.arange(column.shape[1]) >= case.lengths["blackout"], arm.shape),
         probability=np.full(arm.shape, 0.5),
         phase=np.ones(column.shape[1], dtype=np.int64),
-        history={UNITS: past},
+        history={UNITS: past, "price": world.incumbent_price[rows, : past.shape[1]]},
         observed={UNITS: units[rows[:, None], column].astype(float)},
         kind="triggered",
         drawn=drawn[rows].astype(np.int64),
         eve=world.n_history + begin,
         block=begin // DAYS_OF_A_WEEK,
+        incumbent=world.incumbent_price[rows[:, None], column],
     )

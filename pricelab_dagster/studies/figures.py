@@ -1,12 +1,14 @@
 """What a study says of an estimator: how often its interval holds the truth, how far off it is, how honest the SE."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
+RESAMPLES = 2000
 
 
 class Bounded(NamedTuple):
@@ -59,3 +61,28 @@ def se_over_sd(se: ArrayLike, error: ArrayLike, *, confidence: float = CONFIDENC
     tail = (1 - confidence) / 2
     low, high = (float(np.sqrt(stats.chi2(freedom).ppf(q) / freedom)) for q in (tail, 1 - tail))
     return Bounded(ratio, ratio * low, ratio * high)
+
+
+def mean(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Bounded:
+    """Return a mean over draws with its t interval."""
+    y = np.asarray(values, dtype=float)
+    if len(y) < 2:
+        return Bounded(float(y.mean()), np.nan, np.nan)
+    half = float(stats.t(len(y) - 1).ppf(0.5 + confidence / 2) * y.std(ddof=1) / np.sqrt(len(y)))
+    return Bounded(float(y.mean()), float(y.mean()) - half, float(y.mean()) + half)
+
+
+def compare(statistic: Callable[..., float], *errors: NDArray[Any], confidence: float = CONFIDENCE) -> Bounded:
+    """Return a statistic of several estimators' errors (R,) on the same draws, with its percentile bootstrap interval.
+
+    Draws are resampled whole, so that what the estimators share cancels. Fewer than 20 draws have no interval.
+    """
+    value, n = statistic(*errors), len(errors[0])
+    if n < 20:
+        return Bounded(value, np.nan, np.nan)
+    rng = np.random.default_rng(0)
+    picked = rng.integers(n, size=(RESAMPLES, n))
+    spread = [statistic(*(one[rows] for one in errors)) for rows in picked]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(spread, [tail, 1 - tail])
+    return Bounded(value, float(low), float(high))

@@ -25,6 +25,8 @@ def plant(case: Case, replication: int, size: Size) -> Planted:
     rng = stage_rng(replication, case.name, "assignment")
     if case.kind == "staggered":
         return _on_calendar(case, world, _staggered(case, world, rng))
+    if case.kind == "observational":
+        return _on_calendar(case, world, _observational(case, world, rng))
     drawn = draw(case, world, rng=rng)
     if case.kind == "triggered":
         return events.in_event_time(case, world, drawn.drawn, rng=stage_rng(replication, case.name, "events"))
@@ -58,7 +60,17 @@ def _staggered(case: Case, world: market.Market, rng: np.random.Generator) -> de
     """Return an assignment in which equal parts of the products start on each of `DAYS_OF_STARTS`, or never."""
     n, days = len(world.product_id), np.arange(case.n_days)
     start = np.array([*DAYS_OF_STARTS, case.n_days])[rng.permutation(n) % (len(DAYS_OF_STARTS) + 1)]
-    arm = (days >= start[:, None]).astype(np.int8)
+    return _imported(world, (days >= start[:, None]).astype(np.int8))
+
+
+def _observational(case: Case, world: market.Market, rng: np.random.Generator) -> designs.Assignment:
+    """Return an assignment that treats each product for the whole window with its own chance."""
+    treated = rng.random(len(world.product_id)) < world.treatment_probability
+    return _imported(world, np.repeat(treated[:, None], case.n_days, axis=1).astype(np.int8))
+
+
+def _imported(world: market.Market, arm: NDArray[np.int8]) -> designs.Assignment:
+    """Return arms (N, T) as an assignment of unknown mechanism."""
     everywhere = np.ones(arm.shape, dtype=bool)
     return designs.Assignment(
         product_id=world.product_id,
@@ -77,7 +89,7 @@ def _on_calendar(case: Case, world: market.Market, drawn: designs.Assignment) ->
     """Return the draw of a design that starts by the calendar."""
     window = np.s_[:, world.n_history :]
     worlds = [cases.priced(world, multiplier, code) for code, multiplier in enumerate(case.multipliers, 1)]
-    staggered = case.kind == "staggered"
+    imported = case.kind in cases.IMPORTED
     panel = Panel(
         product_id=world.product_id,
         date=drawn.date,
@@ -87,13 +99,14 @@ def _on_calendar(case: Case, world: market.Market, drawn: designs.Assignment) ->
         in_analysis=drawn.in_analysis,
         probability=drawn.probability,
         phase=np.arange(case.n_days) // case.lengths.get("phase", case.n_days) + 1,
-        history={UNITS: cases.history(world)},
+        history={UNITS: cases.history(world), "price": world.incumbent_price[:, : world.n_history]},
         observed={UNITS: _sold(worlds, drawn.arm)[window].astype(float)},
-        kind="time_bound" if staggered else case.kind,
-        imported=staggered,
+        kind="time_bound" if imported else case.kind,
+        imported=imported,
         drawn=drawn.arm.max(axis=1).astype(np.int64),
+        incumbent=world.incumbent_price[window],
     )
-    counted = drawn.arm > 0 if staggered else drawn.in_analysis
+    counted = drawn.arm > 0 if imported else drawn.in_analysis
     truth = tuple(cases.truth(one, counted) for one in worlds)
     return Planted(panel, world.untreated_units[window].astype(float), cases.attributes(world), truth)
 

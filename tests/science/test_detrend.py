@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from pricelab_dagster.science import _levels
-from pricelab_dagster.science._panel import Panel
+from pricelab_dagster.science._panel import FloatArray, Panel
 from pricelab_dagster.science.detrend import (
     first_difference,
     forecast,
@@ -119,6 +119,85 @@ def test_ridge_is_scikit_learns_on_the_same_rows() -> None:
     predicted = forecast(history, horizon, groups=groups).mean(axis=1)
     expected = history[:, -28:].mean(axis=1) + fit.predict(X / sd) * scale
     np.testing.assert_allclose(predicted, expected, rtol=1e-8)
+
+
+def priced(rng: np.random.Generator, horizon: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return sales of elasticity -2 over 280 days and the horizon, and their prices, which step every four weeks."""
+    n_blocks = (280 + horizon) // 28
+    price = 3.0 * np.exp(rng.normal(0.0, 0.1, (80, n_blocks))).repeat(28, axis=1)
+    sold = rng.poisson(20.0 * (price / 3.0) ** -2.0).astype(float)
+    return sold[:, :280], sold[:, 280:], price
+
+
+def test_ridge_with_prices_is_scikit_learns_on_the_same_rows() -> None:
+    history, _, price = priced(np.random.default_rng(3), 28)
+    groups, horizon, log_price = np.arange(80) % 4, 28, np.log(price)
+    data = Panel(history, np.ones((1, 280), dtype=bool), groups, np.ones((4, 7)))
+    sums, rows, targets = _levels._Sums.of(data), [], []
+
+    def features(origin: int) -> FloatArray:
+        ahead = log_price[:, origin : origin + horizon].mean(axis=1)
+        moves = [ahead - log_price[:, origin - 28 : origin].mean(axis=1), ahead - log_price[:, :origin].mean(axis=1)]
+        return np.column_stack([sums.features(origin)[0], *moves])
+
+    for origin in range(280 - 28, 55, -14):
+        rows.append(features(origin))
+        change = history[:, origin : origin + horizon].mean(axis=1) - history[:, origin - 28 : origin].mean(axis=1)
+        targets.append(change / sums.features(origin)[1])
+    X, y = np.concatenate(rows), np.concatenate(targets)
+    sd = X.std(axis=0) * np.sqrt(0.05 + np.repeat([0.0, 30.0 / (4 * 8), 0.0], [7, 7, 2]))
+    fit = Ridge(alpha=len(X)).fit(X / sd, y)
+    expected = history[:, -28:].mean(axis=1) + fit.predict(features(280) / sd) * sums.features(280)[1]
+    np.testing.assert_allclose(_levels.ridge(data, horizon, 28, log_price), expected, rtol=1e-8)
+
+
+def test_a_planned_price_is_not_taken_for_a_shock() -> None:
+    history, sold, price = priced(np.random.default_rng(4), 28)
+    known = {"prices": price[:, :280], "planned": price[:, 280:]}
+    blind, seeing = (forecast(history, 28, **prices).mean(axis=1) for prices in ({}, known))
+    errors = [np.sqrt(np.mean((sold.mean(axis=1) - predicted) ** 2)) for predicted in (blind, seeing)]
+    # prices move demand by a fifth of 20; Poisson noise of a mean over 28 days is .85
+    assert errors[0] > 3.0
+    assert errors[1] < 1.5
+    placebos = [placebo(history, 28, prices=prices) for prices in (None, price[:, :280])]
+    assert np.nanstd(placebos[1]) < 0.5 * np.nanstd(placebos[0])
+
+
+def test_prices_count_by_their_ratios_and_unknown_ones_say_nothing() -> None:
+    history, _, price = priced(np.random.default_rng(5), 28)
+    known = forecast(history, 28, prices=price[:, :280], planned=price[:, 280:])
+    scale = np.linspace(0.1, 50.0, 80)[:, None]
+    np.testing.assert_allclose(
+        forecast(history, 28, prices=scale * price[:, :280], planned=scale * price[:, 280:]), known, rtol=1e-8
+    )
+    unknown = np.full_like(price, np.nan)
+    np.testing.assert_allclose(
+        forecast(history, 28, prices=unknown[:, :280], planned=unknown[:, 280:]), forecast(history, 28), rtol=1e-8
+    )
+
+
+def test_placebo_sees_no_later_price() -> None:
+    history, _, price = priced(np.random.default_rng(6), 28)
+    before = placebo(history, 28, prices=price[:, :280])
+    moved = price[:, :280].copy()
+    moved[:, -28:] *= 0.5
+    after = placebo(history, 28, prices=moved)
+    np.testing.assert_array_equal(after[:, 1:], before[:, 1:])
+    assert (after[:, 0] != before[:, 0]).any()
+
+
+@pytest.mark.parametrize(
+    ("prices", "message"),
+    [
+        ({"prices": np.ones((3, 60))}, "one of prices, planned == None"),
+        ({"prices": np.ones((3, 59)), "planned": np.ones((3, 7))}, "prices.shape"),
+        ({"prices": np.ones((3, 60)), "planned": np.ones((3, 6))}, "planned.shape"),
+        ({"prices": np.zeros((3, 60)), "planned": np.ones((3, 7))}, "not positive"),
+    ],
+)
+def test_prices_that_do_not_fit_are_refused(prices: dict[str, FloatArray], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        forecast(np.ones((3, 60)), 7, **prices)
 
 
 def test_features_by_hand() -> None:
