@@ -290,6 +290,38 @@ def study_designs(replications: int, workers: int, out: Path, form: str) -> None
         show.note(designs.READING)
 
 
+@study.command("hpte")
+@click.option(
+    "--replications",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Draws of each market and design; those that take long have fewer.",
+)
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
+@click.option(
+    "--out",
+    default="study/hpte.jsonl",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Results so far; a study that was interrupted goes on from there.",
+)
+@click.option("--all", "everything", is_flag=True, help="Also print the figures of which nothing is asked.")
+@format_option
+def study_hpte(replications: int, workers: int, out: Path, everything: bool, form: str) -> None:
+    """Hold HPTE against its bars and its peers on simulated markets: intervals, filter, confounding."""
+    import pyarrow.compute as pc
+
+    from pricelab_dagster import show
+    from pricelab_dagster.studies import hpte
+
+    with show.progress("study hpte", total=replications) as report:
+        rows = hpte.run(replications, workers=workers, out=out, report=report)
+    show.rows(rows if everything else rows.filter(pc.not_equal(rows["bar"], "")), form)
+    if form == "table":
+        show.note(hpte.READING)
+
+
 def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str, *, hidden: tuple[str, ...] = ()) -> None:
     """Print a table of the lake; as a table for people without the `hidden` columns."""
     import pyarrow as pa

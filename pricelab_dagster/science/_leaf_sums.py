@@ -305,21 +305,23 @@ def _leaf(panel: Panel, w: FloatArray, shift: Shift, leaf_weight: int) -> Batch:
 
 
 def _doubly_robust(panel: Panel, w: FloatArray, shift: Shift, estimand: str) -> Batch:
-    """Return the augmented inverse-probability estimate over all products with neighbours in the arms it needs."""
+    """Return the augmented inverse-probability estimate over all products with neighbours in the arms it needs.
+
+    The means by arm are those of all neighbours, m, less or plus what the residual effect tau makes of their arms:
+    m0 = m - e tau, m1 = m + (1 - e) tau. Means over the neighbours of one arm alone stand on fewer products, which lie
+    to one side where the arms are unlike.
+    """
     w, D, W, _ = _day(panel, 0, w, shift)
-    (propensity, found), (control, has_control) = _neighbours(panel, w, W), _neighbours(panel, w * (1.0 - W), D)
-    found = found & has_control
-    if estimand == "ate":
-        treated, has_treated = _neighbours(panel, w * W, D)
-        found = found & has_treated
+    means, found = _neighbours(panel, w, D, W)
+    m, raw = np.where(found, means[:, 0], 0.0), np.where(found, means[:, 1], 0.5)
+    tau = _residual(panel, w, shift).effect
+    found = found & (raw < 1.0) & ((raw > 0.0) | (estimand == "att"))
     used = np.where(found, w, 0.0)
-    raw = np.where(found, propensity[:, 0], 0.5)
-    e, m0 = np.clip(raw, *PROPENSITY_BOUNDS), np.where(found, control[:, 0], 0.0)
+    e, m0 = np.clip(raw, *PROPENSITY_BOUNDS), m - raw * tau
     if estimand == "att":
         effect = ratio((used * (W - (1.0 - W) * e / (1.0 - e)) * (D - m0)).sum(axis=0), (used * W).sum(axis=0))
     else:
-        m1 = np.where(found, treated[:, 0], 0.0)
-        scores = m1 - m0 + W * (D - m1) / e - (1.0 - W) * (D - m0) / (1.0 - e)
+        scores = tau + W * (D - m0 - tau) / e - (1.0 - W) * (D - m0) / (1.0 - e)
         effect = ratio((used * scores).sum(axis=0), used.sum(axis=0))
     n_clipped = ((used > 0) & (raw != e)).sum(axis=0)
     return Batch(effect, ((w > 0) & ~found).sum(axis=0), n_clipped)

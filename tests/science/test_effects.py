@@ -78,9 +78,10 @@ def test_two_leaves_by_hand():
     assert effect("leaf", "overlap") == pytest.approx(7.0)
     # Without the own unit W - e is .5, .5, -1 and 1, -.5, -.5, D - m is 1, 4, -5 and 9, -6, -3: 21 / 3.
     assert effect("residual", "ate") == pytest.approx(7.0)
-    # An m0 or m1 needs another product of that arm in the leaf; product 2, its leaf's one control, has no m0.
-    # ATT over 0, 1, 3, 4, 5: m0 = 1, 1, 11, 12, 10, controls have e = .5: (4 + 6 + 9 - (10 - 12) - (12 - 10)) / 3.
-    assert effect("doubly_robust", "att") == pytest.approx(19 / 3)
+    # An m0 needs another control in the leaf; product 2, its leaf's one control, has none.
+    # ATT over 0, 1, 3, 4, 5: m = 4, 3, 11, 16, 15 and e = .5, .5, 0, .5, .5 of the others, m0 = m - 7 e = .5, -.5, 11,
+    # 12.5, 11.5, controls have e / (1 - e) = 1: (4.5 + 7.5 + 9 - (10 - 12.5) - (12 - 11.5)) / 3.
+    assert effect("doubly_robust", "att") == pytest.approx(23 / 3)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,10 +121,12 @@ def test_doubly_robust_equals_its_formula():
     n = 40
     D, W = rng.normal(size=n), rng.integers(0, 2, n).astype(float)
     leaves, units, w = random_leaves(n, 3, 3, rng), np.arange(n) // 2, rng.integers(0, 3, n).astype(float)
-    e = np.clip([leaf_mean(W, w, leaves, units, i) for i in range(n)], 0.02, 0.98)
-    m0 = np.array([leaf_mean(D, w * (1 - W), leaves, units, i) for i in range(n)])
-    m1 = np.array([leaf_mean(D, w * W, leaves, units, i) for i in range(n)])
-    assert np.isfinite([e, m0, m1]).all()
+    raw = np.array([leaf_mean(W, w, leaves, units, i) for i in range(n)])
+    m = np.array([leaf_mean(D, w, leaves, units, i) for i in range(n)])
+    assert np.isfinite([raw, m]).all()
+    assert ((raw > 0) & (raw < 1)).all(), "everyone has neighbours in both arms"
+    tau, _ = residual_by_loops(D[:, None], W[:, None], w, leaves, units)
+    e, m0, m1 = np.clip(raw, 0.02, 0.98), m - raw * tau, m + (1 - raw) * tau
 
     att, ate = (
         second_difference(D, W, leaves, units=units, weights=w, method="doubly_robust", estimand=name).effect

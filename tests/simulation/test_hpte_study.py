@@ -1,0 +1,182 @@
+"""The short form of `pricelab study hpte`: few draws of small markets, each figure asked what it can carry."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pricelab_dagster.science.panel import Panel, Trimmed
+from pricelab_dagster.studies import figures, hpte, job_training
+from pricelab_dagster.studies.bars import Bar, at_least, at_most, verdict
+from pricelab_dagster.studies.cases import Size
+from pricelab_dagster.studies.figures import Bounded
+from pricelab_dagster.studies.peers import FILTERED, RAW, rival
+
+SMALL = Size(n_products=200, n_history=180, n_trees=20, n_replicates=100)
+TINY = Size(n_products=60, n_history=120, n_trees=4, n_replicates=10)
+N_DRAWS = 40
+NOMINAL = 0.95
+# one true figure in a thousand is refused; the seeds are fixed
+CONFIDENCE = 0.999
+# least squares in double precision
+ROUNDING = 1e-9
+
+
+def setting(scenario: str, kind: str, size: Size) -> hpte.Setting:
+    (found,) = {
+        one.case.name: replace(one, size=size)
+        for one in hpte.SETTINGS
+        if one.case.scenario == scenario and one.case.kind == kind
+    }.values()
+    return found
+
+
+def draws(one: hpte.Setting, n: int) -> hpte.Draws:
+    rows = [hpte.replicate(one, replication) for replication in range(1, n + 1)]
+    return hpte.Draws(pd.DataFrame([{"replication": row["replication"], **f} for row in rows for f in row["found"]]))
+
+
+@pytest.mark.parametrize(("scenario", "kind"), [("base", "time_bound"), ("base", "crossover"), ("clean", "time_bound")])
+def test_intervals_hold_the_truth_as_often_as_they_say(scenario: str, kind: str) -> None:
+    part = draws(setting(scenario, kind, SMALL), N_DRAWS).of("hpte")
+    assert len(part) == N_DRAWS
+    hits = int(((part["ci_lower"] <= part["truth"]) & (part["truth"] <= part["ci_upper"])).sum())
+    found = stats.binomtest(hits, N_DRAWS).proportion_ci(CONFIDENCE)
+    assert found.low <= NOMINAL <= found.high
+
+
+@pytest.mark.parametrize("scenario", ["confounded", "confounded_nonlinear"])
+def test_the_headline_of_an_imported_assignment_takes_confounding_off_the_raw_difference(scenario: str) -> None:
+    size = replace(SMALL, n_products=600)
+    ours, raw = draws(setting(scenario, "observational", size), 20).errors("hpte_doubly_robust", hpte.DIFFERENCE)
+    assert stats.ttest_1samp(raw, 0.0, alternative="greater").pvalue < 1 - CONFIDENCE, "the market confounds"
+    # 80 % is asked of the study; half of it is what 20 draws of 600 products can tell from nothing
+    assert stats.ttest_1samp(0.5 * raw - ours, 0.0, alternative="greater").pvalue < 1 - CONFIDENCE
+
+
+def test_figures_go_on_from_what_is_there(tmp_path: Path) -> None:
+    settings = (replace(setting("confounded", "observational", TINY), peers=True),)
+    out, said = tmp_path / "study.jsonl", []
+    first = hpte.run(2, workers=1, out=out, report=said.append, settings=settings, real=False)
+    written = out.read_bytes()
+    again = hpte.run(2, workers=1, out=out, report=said.append, settings=settings, real=False)
+    pd.testing.assert_frame_equal(again.to_pandas(), first.to_pandas(), check_exact=True)
+    assert out.read_bytes() == written
+    assert said[-1] == "2 of 2 replications are there already"
+    rows = first.to_pandas()
+    assert set(rows["reference"]) >= {*RAW, *FILTERED, hpte.DIFFERENCE}
+    assert set(rows.loc[rows["bar"] != "", "reached"]) <= {"yes", "no", "yes, unsure", "no, unsure"}
+    assert (rows.loc[rows["bar"] == "", "reached"] == "").all()
+    # the linear confounder is ANCOVA's home ground, which methods grant
+    assert (rows.loc[rows["reference"].str.startswith("ancova"), "bar"] == "").all()
+
+
+def sample(rng: np.random.Generator, effect: float) -> tuple[Panel, Trimmed, pd.DataFrame]:
+    """Return products whose first difference is a line in an attribute that also moves the arm, and an effect."""
+    n, days = 400, 10
+    x = rng.normal(size=n)
+    W = (rng.random(n) < 1 / (1 + np.exp(-x))).astype(float)
+    outcome = np.repeat((1.0 + 0.2 * x + effect * W)[:, None], days, axis=1)
+    arm = np.repeat(W[:, None], days, axis=1)
+    ids = np.array([f"{k:03d}" for k in range(n)], dtype=object)
+    panel = Panel(
+        product_id=ids,
+        date=np.arange(days).astype("datetime64[D]"),
+        unit_id=ids,
+        category=np.full(n, "c", dtype=object),
+        arm=arm,
+        in_analysis=np.ones_like(arm, dtype=bool),
+        probability=np.full_like(arm, np.nan),
+        phase=np.ones(days, dtype=np.int64),
+        history={"units": np.ones((n, 40))},
+        observed={"units": outcome},
+        kind="time_bound",
+    )
+    everyone = np.ones(n, dtype=bool)
+    relative = Trimmed(
+        metric="units",
+        scale="relative",
+        first_difference=outcome[:, 0] - 1.0,
+        placebo=np.zeros((n, 1)),
+        product_scale=np.ones(n),
+        kept=everyone,
+        reason=np.full(n, None, dtype=object),
+        residual=outcome - 1.0,
+        outcome=outcome,
+    )
+    return panel, relative, pd.DataFrame({"x": x})
+
+
+def test_peers_on_a_line_by_hand() -> None:
+    panel, relative, X = sample(np.random.default_rng(1), 0.1)
+    found = {name: rival(name, panel, relative, X, rng=np.random.default_rng(0)) for name in (*RAW, *FILTERED)}
+    W, y = panel.arm[:, 0], relative.first_difference
+    gap = y[W == 1].mean() - y[W == 0].mean()
+    plain = gap / (1.0 + y.mean() - gap * W.mean())
+    exact = 0.1 / (1.0 + y.mean() - 0.1 * W.mean())
+    for form in ("raw", "filtered"):
+        assert found[f"difference, {form}"] == pytest.approx(plain, abs=ROUNDING)
+        assert found[f"ancova, {form}"] == pytest.approx(exact, abs=ROUNDING)
+        # a forest follows the line but roughly: nearer than no adjustment is what is asked
+        assert abs(found[f"causal_forest_dml, {form}"] - exact) < 0.5 * abs(plain - exact)
+
+
+@pytest.mark.parametrize(
+    ("found", "bar", "expected"),
+    [
+        (Bounded(0.95, 0.94, 0.96), Bar(0.925, 0.97), "yes"),
+        (Bounded(0.95, 0.90, 0.96), Bar(0.925, 0.97), "yes, unsure"),
+        (Bounded(0.90, 0.88, 0.92), Bar(0.925, 0.97), "no"),
+        (Bounded(0.90, 0.88, 0.93), Bar(0.925, 0.97), "no, unsure"),
+        (Bounded(0.90, 0.80, 0.99), Bar(0.925, 0.97), "no, unsure"),
+        (Bounded(14.0, 12.0, 16.0), at_least(15.0), "no, unsure"),
+        (Bounded(1.0, 0.9, 1.05), at_most(1.08), "yes"),
+        (Bounded(1.0, np.nan, np.nan), at_most(1.08), "yes, unsure"),
+        (Bounded(np.nan, np.nan, np.nan), at_most(1.08), "no, unsure"),
+    ],
+)
+def test_verdicts(found: Bounded, bar: Bar, expected: str) -> None:
+    assert verdict(found, bar) == expected
+
+
+def test_bars_in_words() -> None:
+    assert [str(bar) for bar in (at_least(15.0), at_most(1.08), Bar(0.92, 1.15))] == [
+        ">= 15",
+        "<= 1.08",
+        "0.92 to 1.15",
+    ]
+
+
+def test_ratios_of_the_same_draws_share_their_noise() -> None:
+    rng = np.random.default_rng(2)
+    theirs = rng.normal(size=200)
+    same = figures.compare(hpte._ratio, theirs, theirs)
+    assert same == Bounded(1.0, 1.0, 1.0)
+    half = figures.compare(hpte._ratio, 0.5 * theirs + rng.normal(0.0, 0.01, 200), theirs)
+    assert half.lower < 0.5 + 0.01 < half.upper + 0.02
+    assert half.upper - half.lower < 0.01, "paired: unpaired draws would leave .1"
+    alone = figures.compare(hpte._ratio, theirs[:19], theirs[:19])
+    assert np.isnan([alone.lower, alone.upper]).all()
+
+
+def test_the_mean_has_students_interval() -> None:
+    values = [1.0, 2.0, 4.0]
+    found = stats.ttest_1samp(values, 0.0).confidence_interval()
+    assert figures.mean(values) == pytest.approx((7 / 3, found.low, found.high))
+
+
+def test_job_training_is_read_as_the_experiment_says_where_splits_and_estimand_are_right() -> None:
+    rows = {row["estimator"]: row for row in job_training.rows(n_replicates=20)}
+    # LaLonde 1986, with the sample of Dehejia and Wahba
+    assert rows["experiment"]["value"] == pytest.approx(1794.34, abs=0.01)
+    assert rows["difference_in_differences"]["value"] == pytest.approx(3621.23, abs=0.01)
+    assert rows["difference_in_differences"]["lower"] > rows["experiment"]["value"]
+    miss = {name: abs(row["value"] - 1794.34) for name, row in rows.items()}
+    right = miss.pop(job_training.HEADLINE)
+    assert rows[job_training.HEADLINE]["reached"] == "yes"
+    assert right < 0.5 * miss["difference_in_differences"]
+    # the surveyed men would have gained otherwise: means over them, or over the overlap, are other effects
+    assert all(right < other for name, other in miss.items() if name != "experiment")
