@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pricelab_dagster.lab import CONTROL, DOSE_LINE, Experiment
-from pricelab_dagster.science import affinity, diagnostics
+from pricelab_dagster.science import affinity, agreement, diagnostics
 from pricelab_dagster.science.diagnostics import Diagnostic
 from pricelab_dagster.science.panel import Panel, Trimmed
 
@@ -24,6 +24,7 @@ def run(
     effects: pd.DataFrame,
     arms: pd.DataFrame,
     facts: Mapping[str, object],
+    draws: pd.DataFrame | None = None,
     rng: np.random.Generator,
 ) -> list[Diagnostic]:
     """Return the checks of an experiment, in a fixed order.
@@ -36,6 +37,7 @@ def run(
     effects : experiment.effects of the experiment.
     arms : experiment.drawn_arms of the experiment.
     facts : what is stored beside the assignment.
+    draws : experiment.effect_draws of the experiment; without them no estimator is compared with the headline.
     """
     found = [_plan_kept(plan, days), diagnostics.one_price(plan), _guarded(plan)]
     found.append(_drawn_in_time(experiment, panel, str(facts.get("drawn_as_of"))))
@@ -53,7 +55,44 @@ def run(
     of_arms = headline[(headline["scale"] == "relative") & (headline["arm"] != DOSE_LINE)]
     if of_arms["two_arm_share"].notna().any():
         found.append(diagnostics.two_arm_share(float(of_arms["two_arm_share"].min())))
+    if draws is not None:
+        found.append(_estimators_agree(experiment, panel, trimmed[0], X, effects, draws, rng))
     return found
+
+
+def _estimators_agree(
+    experiment: Experiment,
+    panel: Panel,
+    primary: Trimmed,
+    X: pd.DataFrame,
+    effects: pd.DataFrame,
+    draws: pd.DataFrame,
+    rng: np.random.Generator,
+) -> Diagnostic:
+    """Return whether the estimators of each arm agree with its headline, on the primary metric's relative scale."""
+    arms = {}
+    for code, arm in enumerate(experiment.arms, 1):
+        rows, drawn = (
+            part[(part["arm"] == arm.name) & (part["metric"] == primary.metric) & (part["scale"] == primary.scale)]
+            for part in (effects, draws)
+        )
+        by_estimator = {
+            name: part.sort_values("replicate")["effect"].to_numpy(dtype=float)
+            for name, part in drawn.groupby("estimator")
+        }
+        estimates = {
+            row["estimator"]: agreement.Estimate(
+                float(row["effect"]), float(row["se"]), by_estimator.get(row["estimator"], np.empty(0))
+            )
+            for row in rows.to_dict("records")
+        }
+        quoted = rows.loc[rows["is_headline"], "estimator"]
+        known = agreement.evidence(
+            panel.against(code), primary, X, clustered=experiment.assignment.unit == "cluster", rng=rng
+        )
+        alpha = agreement.ALPHA / len(experiment.arms)
+        arms[arm.name] = agreement.compare(estimates, headline=quoted.iloc[0], evidence=known, alpha=alpha)
+    return agreement.estimators_agree(arms)
 
 
 def _between_products(

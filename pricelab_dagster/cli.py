@@ -203,6 +203,23 @@ def plan(lab_root: Path, form: str, experiment_id: str) -> None:
 
 @main.command()
 @lab_option
+@format_option
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(min=1), help="The number of products to print."
+)
+@click.argument("experiment_id", metavar="ID")
+@click.argument("product_id", metavar="PRODUCT")
+def twins(lab_root: Path, form: str, top: int, experiment_id: str, product_id: str) -> None:
+    """Print the products that experiment ID compares PRODUCT with most: those that share most leaves of its forest."""
+    from pricelab_dagster import show
+    from pricelab_dagster import twins as alike
+    from pricelab_dagster.workbench import Workbench
+
+    show.rows(alike.of(Workbench.open(lab_root), experiment_id, product_id, top=top), form)
+
+
+@main.command()
+@lab_option
 @click.argument("experiment_id", metavar="ID")
 def picture(lab_root: Path, experiment_id: str) -> None:
     """Print the design of experiment ID as an SVG picture: products by periods, arms and blackouts."""

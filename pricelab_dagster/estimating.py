@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pricelab_dagster.lab import DOSE_LINE, Experiment
@@ -38,11 +39,12 @@ def estimates(
     leaves: Leaves,
     *,
     doses: NDArray[np.float64] | None,
+    X: pd.DataFrame | None = None,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, str, str, str, hpte.Effect]]:
     """Yield arm, metric, scale, estimator and effect; one bootstrap draw serves all of them.
 
-    `doses` as `frames.doses` gives them.
+    `doses` as `frames.doses` gives them, X as `frames.attributes` does; without X no peers are adjusted for it.
     """
     analysis = experiment.analysis
     weights = bootstrap.poisson_weights(one.unit_id, n_replicates=analysis.bootstrap.n_replicates, rng=rng)
@@ -55,6 +57,7 @@ def estimates(
             c=analysis.trim.c,
             confidence=analysis.confidence,
             weights=weights,
+            X=X,
             rng=rng,
         )
         for metric, scale, estimator, effect in found:

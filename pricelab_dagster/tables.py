@@ -319,6 +319,77 @@ _SPECS = [
         partitioned=True,
     ),
     TableSpec(
+        "experiment.segment_effects",
+        _columns(
+            _EXPERIMENT
+            + """
+            arm                | text  | treatment arm, against control
+            metric             | text  | the experiment's first metric
+            scale              | text  | relative
+            place              | whole | order of the segments: 0 all products, then attribute by attribute
+            attribute          | text  | attribute by which products are grouped, the effect forest, or all products
+            segment            | text  | level, third, missing or other; all products
+            estimand           | text  | what the effect is an effect of, in words
+        """
+            + _EFFECT_VALUES.replace("bootstrap standard error", "cluster-robust standard error")
+            + """
+            simultaneous_lower | real  | lower end of the intervals that hold all segments of the arm at once
+            simultaneous_upper | real  | upper end of the intervals that hold all segments of the arm at once
+            p_value            | real  | two-sided, of no effect in the segment
+            p_adjusted         | real  | the same, adjusted over all segments of the arm (Holm)
+            p_equal            | real  | p-value of the same effect in all segments of the attribute
+            n_products         | whole | products with a score of the effect
+            n_treated          | whole | of those, the ones in the arm; on random days all
+            n_control          | whole | of those, the ones under control; on random days all
+            reason             | text  | why a value is null, or what to mind
+        """
+        ),
+        ("arm", "metric", "place"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.effect_projection",
+        _columns(
+            _EXPERIMENT
+            + """
+            arm         | text  | treatment arm, against control
+            metric      | text  | the experiment's first metric, on the relative scale
+            place       | whole | order of the terms: 0 the mean effect, then the attributes, the joint test last
+            term        | text  | mean effect, an attribute one standard deviation up, or the joint test
+            coefficient | real  | difference of the effect, in parts of the product's own level before the start
+            se          | real  | cluster-robust standard error
+            ci_lower    | real  | lower end of the confidence interval
+            ci_upper    | real  | upper end of the confidence interval
+            p_value     | real  | two-sided; of the joint test that no attribute goes with the effect
+            p_adjusted  | real  | of the attributes, adjusted over them (Holm)
+            reason      | text  | why a value is null, or what to mind
+        """
+        ),
+        ("arm", "metric", "place"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.trim_curve",
+        _columns(
+            _EXPERIMENT
+            + """
+            arm          | text  | treatment arm, against control
+            metric       | text  | the experiment's first metric
+            scale        | text  | relative
+            estimator    | text  | the headline's, as in experiment.effects
+            c            | real  | constant of the outlier filter; 0 filters nothing
+        """
+            + _EFFECT_VALUES
+            + """
+            n_trimmed    | whole | products that the filter drops or winsorises
+            n_replicates | whole | bootstrap replicates, the first ones of the effect's
+            reason       | text  | why a value is null, or what to mind
+        """
+        ),
+        ("arm", "metric", "c"),
+        partitioned=True,
+    ),
+    TableSpec(
         "experiment.spillover_effects",
         _columns(
             _EXPERIMENT

@@ -35,7 +35,9 @@ def effects(stage: Stage) -> Output:
     trimmed = frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED))
     leaves = frames.read_leaves(stage.read(LEAVES), one, str(reason) if reason else None)
     doses = frames.doses(experiment, frames.to_pandas(stage.read(PLAN)))
-    found = list(estimating.estimates(experiment, one, trimmed, leaves, doses=doses, rng=stage.rng("bootstrap")))
+    X = frames.attributes(frames.to_pandas(stage.read(FEATURES)), one.product_id)
+    rng = stage.rng("bootstrap")
+    found = list(estimating.estimates(experiment, one, trimmed, leaves, doses=doses, X=X, rng=rng))
     running = bench.status(experiment) is Status.RUNNING
     rows = frames.effects_table(
         experiment,
@@ -53,7 +55,7 @@ def effects(stage: Stage) -> Output:
 
 @experiment_asset(
     "experiment.diagnostics",
-    reads=[EFFECTS, TRIMMED, DETRENDED, ASSIGNMENTS, "experiment.drawn_arms", FEATURES, DAYS, PLAN],
+    reads=[EFFECTS, DRAWS, TRIMMED, DETRENDED, ASSIGNMENTS, "experiment.drawn_arms", FEATURES, DAYS, PLAN],
     group="effects",
     after_start=True,
 )
@@ -79,6 +81,7 @@ def diagnostics(stage: Stage) -> Output:
         effects=frames.to_pandas(stage.read(EFFECTS)),
         facts=stage.bench.lake.metadata(ASSIGNMENTS, stage.experiment.id),
         arms=frames.to_pandas(stage.read("experiment.drawn_arms")),
+        draws=frames.to_pandas(stage.read(DRAWS)),
         rng=stage.rng("diagnostics"),
     )
     failed = [check.check_name for check in found if check.status == "failed"]

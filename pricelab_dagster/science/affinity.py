@@ -52,6 +52,22 @@ class Leaves:
         return self.n_trees == 1 and not self.leaf.any() and bool(self.in_honest.all())
 
 
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Products by the leaves that they share with one of them, most first.
+
+    Attributes
+    ----------
+    product
+        (k,) rows of the products.
+    shared
+        (k,) share of the trees in which they end in the same leaf.
+    """
+
+    product: NDArray[np.intp]
+    shared: FloatArray
+
+
 def fit_leaves(
     X: pd.DataFrame | ArrayLike | None,
     first_difference: ArrayLike,
@@ -123,6 +139,48 @@ def fit_leaves(
     targets = D[:, None] if W is None or split != "joint" else _standardised(np.column_stack([D, W]), usable)
     shown_arm = W if split == "effect" else None
     return _grow(features, targets, shown_arm, usable, n_trees, min_leaf, int(rng.integers(2**31 - 1)))
+
+
+def twins(leaves: Leaves, product: int, *, k: int = 10) -> Twins:
+    """Return the k products that share most leaves with one product: those it is compared with most.
+
+    The share of trees is the random-forest proximity. It says which products moved alike for reasons that their
+    attributes tell; of equal shares the first row comes first. With one leaf all products share it.
+
+    Parameters
+    ----------
+    leaves
+        From `fit_leaves`, N products.
+    product
+        Row of the product, 0 to N - 1.
+    k
+        Twins to return; N - 1 at most.
+
+    Raises
+    ------
+    ValueError
+        If the product is no row of the leaves, or k is below 1.
+
+    References
+    ----------
+    Breiman, "Random forests", Machine Learning 45 (2001); proximities in Breiman and Cutler, "Random forests" (2004).
+
+    Examples
+    --------
+    >>> leaf = np.array([[0, 0], [0, 1], [0, 0], [1, 1]], dtype=np.int32)
+    >>> found = twins(Leaves(leaf, np.ones((4, 2), dtype=bool), 2, None), 0, k=2)
+    >>> found.product.tolist(), found.shared.tolist()
+    ([2, 1], [1.0, 0.5])
+    """
+    n = len(leaves.leaf)
+    if not 0 <= product < n:
+        raise ValueError(f"product == {product}, must be in 0 to {n - 1}. Give the row of a product with leaves.")
+    if k < 1:
+        raise ValueError(f"k == {k}, must be at least 1. 10 serve most questions.")
+    shared = (leaves.leaf == leaves.leaf[product]).mean(axis=1)
+    ranked = np.argsort(-shared, kind="stable")
+    others = ranked[ranked != product][:k]
+    return Twins(others, shared[others])
 
 
 def encode(X: pd.DataFrame | ArrayLike) -> tuple[FloatArray, list[str]]:

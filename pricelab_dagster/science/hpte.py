@@ -1,6 +1,7 @@
 """Heterogeneous panel treatment effects: outlier filter, affinity, second difference and bootstrap in one estimate."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from pricelab_dagster.science.affinity import Leaves, Split, fit_leaves
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Under = Callable[[Problem, FloatArray], tuple[FloatArray, FloatArray]]
 
 MIN_UNITS = 4
 
@@ -202,20 +204,21 @@ def _summary(
     drawn: NDArray[np.generic],
     confidence: float,
     note: str | None,
+    under: Under = effects_under,
 ) -> Effect:
-    """Return the estimate, its interval from the replicates, and the counts behind both."""
+    """Return the estimate `under` weights, its interval from the replicates, and the counts behind both."""
     kept = filtered.weights[:, 0] > 0
     treated, control = (problem.panel.in_arm(side) & kept for side in (True, False))
     n_treated, n_control = int(treated.sum()), int(control.sum())
     n_units = len(pd.unique(labels[kept]))
-    effect, mu0 = (float(found[0]) for found in effects_under(problem, np.ones((len(kept), 1))))
+    effect, mu0 = (float(found[0]) for found in under(problem, np.ones((len(kept), 1))))
     reason = _undefined(effect, mu0, n_treated, n_control, n_units)
     draws = np.full(drawn.shape[1], np.nan)
     if reason is None:
         blocks = [drawn[:, first : first + BLOCK].astype(float) for first in range(0, len(draws), BLOCK)]
         # the kernels release the interpreter's lock; blocks are independent, so threads do not change a bit
         with ThreadPoolExecutor(min(os.cpu_count() or 1, len(blocks))) as pool:
-            draws[:] = np.concatenate([found for found, _ in pool.map(partial(effects_under, problem), blocks)])
+            draws[:] = np.concatenate([found for found, _ in pool.map(partial(under, problem), blocks)])
     n_alone = 0 if filtered.alone is None else int(filtered.alone[:, 0].sum())
     alone = f"{n_alone} products in blocks with one arm only are left out." if n_alone else None
     n_defined = int(np.isfinite(draws).sum())

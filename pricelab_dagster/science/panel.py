@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pricelab_dagster.science import _comparisons, affinity, bootstrap, detrend, hpte, outliers
+from pricelab_dagster.science import _comparisons, _peer_rows, affinity, bootstrap, detrend, hpte, outliers
 from pricelab_dagster.science._experiment import SIGNED_METRICS, BoolArray, FloatArray, Panel, Trimmed
 
 __all__ = [
@@ -29,7 +29,10 @@ __all__ = [
 
 SCALES = ("relative", "level")
 RAW_WINDOW_DAYS = 28
-ESTIMATORS = ("hpte", "hpte_leaf", "hpte_doubly_robust", "hajek", "difference_in_differences")
+ESTIMATORS = (
+    *("hpte", "hpte_leaf", "hpte_doubly_robust", "hajek", "difference_in_differences"),
+    *_peer_rows.PEERS,
+)
 
 
 def forecasts(
@@ -147,6 +150,7 @@ def estimates(
     confidence: float = 0.95,
     estimators: tuple[str, ...] = ESTIMATORS,
     weights: NDArray[np.float32] | None = None,
+    X: pd.DataFrame | None = None,
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, str, str, hpte.Effect]]:
     """Yield metric, scale, estimator and effect of one treatment arm; one bootstrap draw serves them all.
@@ -158,8 +162,13 @@ def estimates(
     (for time_bound and crossover) the effect on kept products, of an imported assignment on its treated ones; hajek the
     inverse-probability-weighted difference of the same filtered first differences, without affinity;
     difference_in_differences the raw change against the mean of the last 28 days, unfiltered. Triggered products are
-    compared within their start weeks. A crossover with one sequence and starts that are staggered are refused by these,
-    with the reason; `paired`, or two-way fixed effects and group-time averages, stand beside them then.
+    compared within their start weeks. With the attributes X (N rows) peers stand beside them, on the same first
+    differences and filter, adjusted for attributes and for sales before the start: ancova, cuped (recent sales alone)
+    and, for the first metric on the relative scale, causal_forest_dml; ancova and the forest estimate the effect on the
+    treated of an imported assignment. Random days are balanced within products and have no peers. `ancova_raw`,
+    `cuped_raw` and `causal_forest_dml_raw`, on request, are the same on the mean sales after the start. A crossover
+    with one sequence and starts that are staggered are refused by all of these, with the reason; `paired`, or two-way
+    fixed effects and group-time averages, stand beside them then.
     """
     if weights is None:
         weights = bootstrap.poisson_weights(panel.unit_id, n_replicates=n_replicates, rng=rng)
@@ -170,9 +179,10 @@ def estimates(
         here = replace(one, first_difference=contrast(panel, one.residual))
         common |= {"outcome": None, "exposure": None, **_relative_terms(panel, trimmed_metrics, here)}
         for estimator in estimators:
-            if estimator == "hpte_doubly_robust" and panel.kind in ("random_days", "triggered"):
+            if not _offered(panel, one, estimator, X, primary=trimmed_metrics[0].metric):
                 continue
-            effect = _effect(panel, here, estimator, leaves, common, rule=filter_rule(trim, one.scale), c=c)
+            rule = filter_rule(trim, one.scale)
+            effect = _effect(panel, here, estimator, leaves, X if refusal is None else None, common, rule=rule, c=c)
             if refusal is not None:
                 effect = _comparisons.refused(effect, refusal)
             yield one.metric, one.scale, estimator, effect
@@ -236,12 +246,29 @@ def headline(*, unit: str, kind: str, imported: bool, staggered: bool = False) -
     return "hpte"
 
 
+def _offered(panel: Panel, one: Trimmed, estimator: str, X: pd.DataFrame | None, *, primary: str) -> bool:
+    """Return whether a design has a row by this estimator for a metric and scale."""
+    if _peer_rows.is_peer(estimator):
+        return X is not None and _peer_rows.offered(panel, one, estimator, primary=primary)
+    return estimator != "hpte_doubly_robust" or panel.kind not in ("random_days", "triggered")
+
+
 def _effect(
-    panel: Panel, one: Trimmed, estimator: str, leaves: affinity.Leaves, common: dict[str, Any], *, rule: str, c: float
+    panel: Panel,
+    one: Trimmed,
+    estimator: str,
+    leaves: affinity.Leaves,
+    X: pd.DataFrame | None,
+    common: dict[str, Any],
+    *,
+    rule: str,
+    c: float,
 ) -> hpte.Effect:
     """Return one estimator's effect."""
     estimand = "att" if panel.imported else "ate"
     filtered = {**common, "trim": rule, "trim_c": c}
+    if _peer_rows.is_peer(estimator):
+        return _peer_rows.effect(panel, one, estimator, X, filtered)
     if estimator == "difference_in_differences":
         return _estimate(panel, _raw_change(panel, one), trim="none", **common)
     if estimator == "hajek":

@@ -114,7 +114,14 @@ def test_effects_of_a_planned_experiment_have_not_happened(played):
 
 
 @pytest.mark.parametrize(
-    "words", [("effects", "nobody"), ("diagnostics", "nobody"), ("plan", "nobody"), ("run", "nobody")]
+    "words",
+    [
+        ("effects", "nobody"),
+        ("diagnostics", "nobody"),
+        ("plan", "nobody"),
+        ("run", "nobody"),
+        ("twins", "nobody", "0000"),
+    ],
 )
 def test_unknown_id(played, words):
     before = tiny_lab.lake(played)
@@ -124,6 +131,34 @@ def test_unknown_id(played, words):
     (line,) = result.stderr.splitlines()
     assert line.startswith("pricelab: experiments/nobody.yaml: no such file, must be one of cut, days")
     assert tiny_lab.lake(played) == before
+
+
+def test_twins_are_the_products_that_share_most_leaves(played):
+    rows = json.loads(pricelab("twins", "cut", "0000", "--top", "5", "--format", "json", lab=played).stdout)
+    leaves = Workbench.open(played).lake.read("experiment.affinity_leaves", "cut").to_pandas()
+    grid = leaves.pivot(index="product_id", columns="tree", values="leaf")
+    shared = (grid == grid.loc["0000"]).mean(axis=1).drop("0000").sort_values(ascending=False, kind="stable")
+    assert [row["twin"] for row in rows] == shared.index[:5].tolist()
+    assert [row["shared_leaves"] for row in rows] == shared.iloc[:5].tolist()
+    features = Workbench.open(played).lake.read("intermediate.int_product_features", "cut").to_pandas()
+    known = features.set_index("product_id")
+    for row in rows:
+        assert row["product_id"] == "0000"
+        assert (row["category"], row["size"]) == (known.loc[row["twin"], "category"], known.loc[row["twin"], "size"])
+
+
+def test_twins_of_a_product_outside_the_experiment(played):
+    result = pricelab("twins", "cut", "0001", lab=played)
+    assert result.exit_code == WRONG_INPUT
+    (line,) = refusals(result)
+    assert "experiments/cut.yaml: product 0001 is not in the experiment, must be one of 16 products" in line
+
+
+def test_twins_of_a_planned_experiment_have_not_happened(played):
+    result = pricelab("twins", "later", "0002", lab=played)
+    assert result.exit_code == NOT_DONE
+    (line,) = refusals(result)
+    assert "experiment.affinity_leaves, experiment later: nothing there yet" in line
 
 
 def test_lab_from_the_environment(played, monkeypatch):

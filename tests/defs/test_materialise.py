@@ -1,11 +1,12 @@
 import re
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pricelab_dagster import audit, validate
+from pricelab_dagster import audit, checks, frames, validate
 from pricelab_dagster.lab import LabError
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import Workbench
@@ -93,6 +94,63 @@ def test_effects_reach_the_end_and_diagnostics_stand_beside_them(played, experim
     assert checks.loc["price_compliance", "status"] == "passed"
     assert checks["message"].str.len().min() > 0
     assert set(checks["status"]) <= {"passed", "failed", "informational"}
+
+
+@pytest.mark.parametrize("experiment_id", CONCLUDED)
+def test_peers_stand_beside_the_headline_and_share_its_draws(played, experiment_id):
+    rows = read(played, "experiment.effects", experiment_id)
+    peers = {"ancova", "cuped", "causal_forest_dml"}
+    if experiment_id == "days":
+        assert not set(rows["estimator"]) & peers
+        return
+    forest = rows[rows["estimator"] == "causal_forest_dml"]
+    assert forest[["metric", "scale"]].to_numpy().tolist() == [["units", "relative"]]
+    assert forest["reason"].str.contains("at least 20 of each are needed").all()
+    adjusted = rows[rows["estimator"].isin(["ancova", "cuped"])]
+    assert len(adjusted) == 2 * 2 * rows["metric"].nunique()
+    assert adjusted[["effect", "se", "p_value"]].notna().all(axis=None)
+    drawn = read(played, "experiment.effect_draws", experiment_id)
+    sizes = drawn[drawn["estimator"].isin(["ancova", "cuped"])].groupby(["metric", "scale", "estimator"]).size()
+    assert (sizes == tiny_lab.N_REPLICATES).all()
+    assert len(sizes) == len(adjusted)
+
+
+@pytest.mark.parametrize("experiment_id", CONCLUDED)
+def test_estimators_are_compared_with_the_headline(played, experiment_id):
+    check = read(played, "experiment.diagnostics", experiment_id).set_index("check_name").loc["estimators_agree"]
+    quoted = headline(played, experiment_id, "units")
+    assert check["status"] in ("passed", "informational"), check["message"]
+    assert f"{quoted['estimator']} {quoted['effect']:+.1%}" in check["message"]
+    assert "from shared draws" in check["message"]
+
+
+def test_an_estimator_that_disagrees_fails_the_check(played):
+    """The same tables with one effect and its draws moved by 50 points."""
+    rows, drawn = (read(played, f"experiment.{table}", "cut") for table in ("effects", "effect_draws"))
+    for table in (rows, drawn):
+        table.loc[table["estimator"] == "hajek", "effect"] += 0.5
+    bench = Workbench.open(played)
+    experiment = bench.experiment("cut")
+    one = frames.load_panel(bench, experiment)
+    stored = (bench.lake.read(f"experiment.{table}", "cut") for table in ("detrended_sales", "trimmed_panel"))
+    features = read(played, "intermediate.int_product_features", "cut")
+    found = checks.run(
+        experiment,
+        one,
+        frames.read_trimmed(one, *stored),
+        X=frames.attributes(features, one.product_id),
+        plan=read(played, "experiment.price_plan", "cut"),
+        days=read(played, "intermediate.int_product_days"),
+        effects=rows,
+        arms=read(played, "experiment.drawn_arms", "cut"),
+        facts=bench.lake.metadata("experiment.assignments", "cut"),
+        draws=drawn,
+        rng=np.random.default_rng(0),
+    )
+    (check,) = [one for one in found if one.check_name == "estimators_agree"]
+    assert check.status == "failed"
+    assert "hajek reads" in check.message
+    assert "Likely reason" in check.message
 
 
 def test_effects_of_a_running_experiment_say_so(played):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pricelab_dagster.science.affinity import Leaves, encode, fit_leaves
+from pricelab_dagster.science.affinity import Leaves, encode, fit_leaves, twins
 
 N = 120
 N_TREES = 8
@@ -169,3 +169,52 @@ def test_refusals(change, said):
     given = {"X": np.ones((N, 1)), "first_difference": np.zeros(N), "rng": np.random.default_rng(0)} | change
     with pytest.raises(ValueError, match=said):
         fit_leaves(**given)
+
+
+def leaves_of(rows: list[list[int]]) -> Leaves:
+    leaf = np.array(rows, dtype=np.int32)
+    return Leaves(leaf, np.ones(leaf.shape, dtype=bool), leaf.shape[1], None)
+
+
+def test_twins_by_hand():
+    leaves = leaves_of([[0, 0, 1, 2], [0, 1, 1, 2], [1, 0, 0, 0], [0, 0, 1, 2], [0, 1, 0, 2]])
+
+    found = twins(leaves, 1, k=10)
+
+    # row 4 shares trees 0, 1 and 3 with row 1, rows 0 and 3 share 0, 2 and 3: ties by row
+    assert found.product.tolist() == [0, 3, 4, 2]
+    assert found.shared.tolist() == [0.75, 0.75, 0.75, 0.0]
+
+
+def test_twins_are_mutual_and_follow_their_rows():
+    rng = np.random.default_rng(21)
+    leaf = rng.integers(0, 5, (30, 40))
+    shuffled = rng.permutation(30)
+    share = np.eye(30)
+    for i in range(30):
+        found = twins(leaves_of(leaf), i, k=29)
+        share[i, found.product] = found.shared
+
+    np.testing.assert_array_equal(share, share.T)
+    brute = (leaf[:, None] == leaf[None]).mean(axis=2)
+    np.testing.assert_array_equal(share, brute)
+    moved = twins(leaves_of(leaf[shuffled]), int(np.flatnonzero(shuffled == 3)[0]), k=29)
+    np.testing.assert_array_equal(np.sort(moved.shared), np.sort(twins(leaves_of(leaf), 3, k=29).shared))
+
+
+def test_twins_are_of_the_attribute_that_matters():
+    rng = np.random.default_rng(22)
+    X = pd.DataFrame({"size": rng.normal(size=N), "noise": rng.normal(size=N)})
+    side = X["size"].to_numpy() > 0
+    D = 5.0 * side + rng.normal(size=N)
+    leaves = fit_leaves(X, D, n_trees=200, rng=rng)
+
+    alike = [np.mean(side[twins(leaves, i).product] == side[i]) for i in range(N)]
+
+    assert np.mean(alike) > 0.9  # chance gives one half
+
+
+@pytest.mark.parametrize(("product", "k", "said"), [(4, 1, "product == 4"), (-1, 1, "product == -1"), (0, 0, "k == 0")])
+def test_twins_refuse(product, k, said):
+    with pytest.raises(ValueError, match=said):
+        twins(Leaves.single(4), product, k=k)
