@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pricelab_dagster.science import effects
+
 FloatArray = NDArray[np.float64]
 
 MIN_PER_ARM = 20
@@ -13,6 +15,8 @@ FOREST_TREES, STAGE_TREES, STAGE_LEAF, FOLDS = 400, 100, 10, 5
 def no_forest(features: FloatArray, W: FloatArray, *, clustered: bool) -> str | None:
     """Return why there is no causal forest for the kept products, or None."""
     n_treated, n_control = int((W == 1.0).sum()), int((W == 0.0).sum())
+    if min(n_treated, n_control) == 0:
+        return effects.undefined_reason(n_treated, n_control)
     if min(n_treated, n_control) < MIN_PER_ARM:
         return f"{n_treated} treated and {n_control} control products, at least {MIN_PER_ARM} of each are needed."
     if clustered:

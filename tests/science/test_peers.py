@@ -322,6 +322,7 @@ def test_the_relative_effect_of_the_causal_forest_is_over_the_untreated_mean() -
         ({"units": np.arange(120) // 2}, "Clusters are assigned"),
         ({"X": None}, "No attribute varies"),
         ({"W": np.r_[np.ones(19), np.zeros(101)]}, "19 treated and 101 control products, at least 20"),
+        ({"W": np.zeros(120)}, "0 treated and 120 control products with a first difference: nothing to compare"),
     ],
 )
 def test_without_a_causal_forest_there_is_a_reason(change: dict[str, Any], reason: str) -> None:
