@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pricelab_dagster.science import bootstrap, hpte
 from pricelab_dagster.science import panel as science
-from pricelab_dagster.studies import figures, job_training, resume
+from pricelab_dagster.studies import figures, job_training, placebo_designs, resume
 from pricelab_dagster.studies.bars import Bar, at_least, at_most, verdict
 from pricelab_dagster.studies.cases import Case, Planted, Size
 from pricelab_dagster.studies.peers import FILTERED, RAW, rival
@@ -24,6 +24,7 @@ DAYS = 42
 FULL = Size(n_products=1000, n_history=365, n_trees=200, n_replicates=500)
 NO_FILTER = ", no filter"
 DIFFERENCE = "difference_in_differences"
+PLACEBO_DRAWS = 2000
 PEER_DRAWS = 200
 """Draws on which the peers estimate, which takes most of the time."""
 BESIDE = ("hpte_leaf", "hpte_doubly_robust", "hajek", DIFFERENCE)
@@ -122,7 +123,8 @@ def run(
 ) -> pa.Table:
     """Return one row per figure, as `READING` describes them; draws that `out` already holds are not repeated.
 
-    `real` adds the comparison of real people whose answer is known (`job_training`).
+    `real` adds the comparison of real people whose answer is known (`job_training`) and experiments without treatment
+    on real sales (`placebo_designs`), of which twice as many are drawn, 2,000 at the most.
     """
     done = {(row["setting"], row["part"], row["replication"]) for row in resume.read(out)}
     jobs: list[Job] = []
@@ -145,7 +147,10 @@ def run(
     if not real:
         return simulated
     report("job training, where the experiment's answer is known")
-    return pa.concat_tables([simulated, pa.Table.from_pylist(list(job_training.rows()), schema=simulated.schema)])
+    found = list(job_training.rows())
+    report("experiments without treatment on Complete Journey")
+    found += placebo_designs.rows(min(2 * replications, PLACEBO_DRAWS))
+    return pa.concat_tables([simulated, pa.Table.from_pylist(found, schema=simulated.schema)])
 
 
 def replicate(setting: Setting, replication: int) -> dict[str, Any]:

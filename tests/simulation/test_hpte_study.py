@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from pricelab_dagster.science.panel import Panel, Trimmed
-from pricelab_dagster.studies import figures, hpte, job_training
+from pricelab_dagster.studies import figures, hpte, job_training, placebo_designs
 from pricelab_dagster.studies.bars import Bar, at_least, at_most, verdict
 from pricelab_dagster.studies.cases import Size
 from pricelab_dagster.studies.figures import Bounded
@@ -180,3 +180,28 @@ def test_job_training_is_read_as_the_experiment_says_where_splits_and_estimand_a
     assert right < 0.5 * miss["difference_in_differences"]
     # the surveyed men would have gained otherwise: means over them, or over the overlap, are other effects
     assert all(right < other for name, other in miss.items() if name != "experiment")
+
+
+def test_a_cut_by_hand() -> None:
+    # ratios 1/2 and 1/8: mean log is log(1/4); Student's half width with one degree of freedom is 12.7 x log(2)
+    found = placebo_designs._cut(np.array([1.0, 1.0]), np.array([2.0, 8.0]))
+    assert found.value == pytest.approx(75.0)
+    half = stats.t(1).ppf(0.975) * np.log(2.0)
+    assert (found.lower, found.upper) == pytest.approx(
+        (100 * (1 - 0.25 * np.exp(half)), 100 * (1 - 0.25 * np.exp(-half)))
+    )
+
+
+def test_experiments_without_treatment_on_real_sales() -> None:
+    n_draws = 12
+    rows = {(row["design"], row["figure"], row["reference"]): row for row in placebo_designs.rows(n_draws)}
+    windows = placebo_designs.WINDOWS
+    for kind in placebo_designs.LENGTHS:
+        share = rows[(f"{kind}, {windows} windows", "rejected at 5 %", "")]
+        # at most as often as 5 % allow; stratified draws reject less
+        hits = round(share["value"] * n_draws * windows)
+        assert stats.binomtest(hits, n_draws * windows, 0.05, alternative="greater").pvalue > 1 - CONFIDENCE
+        assert share["products"] > 400
+    cut = rows[(f"random_days, {windows} windows", "se_cut_percent", placebo_designs.RAW)]
+    assert cut["value"] > 30.0
+    assert cut["bar"] == ">= 55"
