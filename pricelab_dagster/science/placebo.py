@@ -188,7 +188,7 @@ def _bootstrapped(fixed: Fixed, arms: ArrayLike, n_replicates: int, rng: np.rand
             W,
             units=fixed.unit_id,
             within=fixed.within,
-            trim=fixed.trim,  # type: ignore[arg-type]
+            trim=fixed.trim,  # type: ignore[arg-type]  # an unknown rule is refused there
             trim_c=fixed.trim_c,
             factor=fixed.factor,
             weights=weights,

@@ -16,7 +16,6 @@ from scipy import stats
 from pricelab_dagster.demo import data
 from pricelab_dagster.science import designs, placebo, replay, replay_panel
 from pricelab_dagster.science import panel as science
-from pricelab_dagster.science._replay import Fixed
 from pricelab_dagster.studies.bars import Bar, at_least, verdict
 from pricelab_dagster.studies.figures import CONFIDENCE, Bounded
 
@@ -52,7 +51,7 @@ def rows(draws: int) -> Iterator[dict[str, Any]]:
     products, history, prices = _load()
     rng = np.random.default_rng(SEED)
     spread: dict[str, FloatArray] = {}
-    raw = [Fixed(value, products.index.to_numpy(), trim="none") for value in _raw_differences(history)]
+    raw = [replay.Fixed(value, products.index.to_numpy(), trim="none") for value in _raw_differences(history)]
     for kind in LENGTHS:
         arms, panel = _drawn(kind, products, history, prices, draws, rng)
         windows = replay_panel.own_history(panel, _relative(len(products)), _attributes(products), rng=rng)
