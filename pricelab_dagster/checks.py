@@ -1,10 +1,11 @@
 """The diagnostics of one experiment: which checks apply to it, on which of its tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from pricelab_dagster import disturbing, replaying
 from pricelab_dagster.lab import CONTROL, DOSE_LINE, Experiment
 from pricelab_dagster.science import affinity, agreement, diagnostics
 from pricelab_dagster.science.diagnostics import Diagnostic
@@ -25,6 +26,8 @@ def run(
     arms: pd.DataFrame,
     facts: Mapping[str, object],
     draws: pd.DataFrame | None = None,
+    scope: replaying.Scope | None = None,
+    others: Sequence[disturbing.Neighbour] | None = None,
     rng: np.random.Generator,
 ) -> list[Diagnostic]:
     """Return the checks of an experiment, in a fixed order.
@@ -38,6 +41,8 @@ def run(
     arms : experiment.drawn_arms of the experiment.
     facts : what is stored beside the assignment.
     draws : experiment.effect_draws of the experiment; without them no estimator is compared with the headline.
+    scope : what the arms were drawn from; without it they are not drawn again over the history.
+    others : experiments beside it, from `disturbing.neighbours`; without them they are not listed.
     """
     found = [_plan_kept(plan, days), diagnostics.one_price(plan), _guarded(plan)]
     found.append(_drawn_in_time(experiment, panel, str(facts.get("drawn_as_of"))))
@@ -57,6 +62,9 @@ def run(
         found.append(diagnostics.two_arm_share(float(of_arms["two_arm_share"].min())))
     if draws is not None:
         found.append(_estimators_agree(experiment, panel, trimmed[0], X, effects, draws, rng))
+    if scope is not None:
+        found.append(replaying.aa_own_history(experiment, panel, trimmed[0], X, scope=scope, rng=rng))
+    found += disturbing.checks(experiment, panel, trimmed[0], plan, others)
     return found
 
 
@@ -85,6 +93,8 @@ def _estimators_agree(
                 float(row["effect"]), float(row["se"]), by_estimator.get(row["estimator"], np.empty(0))
             )
             for row in rows.to_dict("records")
+            # the headline's own number, tested otherwise
+            if row["estimator"] != replaying.ESTIMATOR
         }
         quoted = rows.loc[rows["is_headline"], "estimator"]
         known = agreement.evidence(

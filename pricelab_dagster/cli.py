@@ -183,6 +183,15 @@ def effects(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
 @lab_option
 @format_option
 @click.argument("ids", nargs=-1, metavar="[ID]...")
+def elasticities(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
+    """Print the price elasticities of the experiments IDs, or of all that have some, and whether the change pays."""
+    _print_table(lab_root, "experiment.elasticities", ids, form, hidden=("n_replicates",))
+
+
+@main.command()
+@lab_option
+@format_option
+@click.argument("ids", nargs=-1, metavar="[ID]...")
 def diagnostics(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
     """Print the checks of the experiments IDs, or of all that have some: passed, failed or informational."""
     _print_table(lab_root, "experiment.diagnostics", ids, form)

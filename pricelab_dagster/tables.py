@@ -293,7 +293,7 @@ _SPECS = [
             n_control     | whole | products (switchbacks: product-periods) under control and kept
             n_trimmed     | whole | products that the outlier filter drops or winsorises
             two_arm_share | real  | share of kept products whose leaf holds both arms
-            n_replicates  | whole | bootstrap replicates
+            n_replicates  | whole | bootstrap replicates; draws of the mechanism for randomization_inference
             seed          | whole | seed of the experiment
             is_headline   | flag  | the figure to quote for this metric
             reason        | text  | why a value is null, or what to mind
@@ -316,6 +316,46 @@ _SPECS = [
         """
         ),
         ("metric", "scale", "estimator", "arm", "replicate"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.effect_covariance",
+        _columns(
+            _EXPERIMENT
+            + """
+            scale        | text  | relative or level
+            estimator    | text  | one of those that can be the headline and have draws
+            arm          | text  | as in experiment.effects
+            metric       | text  | the first of the pair, in the order of the alphabet
+            other_metric | text  | the second, or the same: then the covariance is the squared standard error
+            covariance   | real  | of the two estimates over the bootstrap draws, product of their units
+            correlation  | real  | the same in parts of both standard errors; null where one does not vary
+            n_replicates | whole | bootstrap draws in which both are defined
+        """
+        ),
+        ("scale", "estimator", "arm", "metric", "other_metric"),
+        partitioned=True,
+    ),
+    TableSpec(
+        "experiment.elasticities",
+        _columns(
+            _EXPERIMENT
+            + """
+            arm                | text  | treatment arm, against control
+            elasticity         | real  | ln(1 + relative effect on units) / ln(1 + relative effect on the price)
+            se                 | real  | standard error by the delta method, from the joint bootstrap draws
+            ci_lower           | real  | lower end of the confidence interval (Fieller, on the logs)
+            ci_upper           | real  | upper end of the confidence interval (Fieller, on the logs)
+            price_t            | real  | effect on the price over its standard error; below 3.2 there is no elasticity
+            break_even_revenue | real  | elasticity at which the price change leaves revenue as it was: -1
+            break_even_profit  | real  | the same for profit, at the margin of the control cells
+            verdict_revenue    | text  | on which side of break-even the interval lies for revenue
+            verdict_profit     | text  | on which side of break-even the interval lies for profit
+            n_replicates       | whole | bootstrap draws in which both effects have a logarithm
+            reason             | text  | why a value is null, or what to mind
+        """
+        ),
+        ("arm",),
         partitioned=True,
     ),
     TableSpec(

@@ -1,19 +1,27 @@
 """HPTE steps 3 and 4: second differences with bootstrap intervals, and the checks that stand beside them."""
 
+import math
+from typing import TYPE_CHECKING
+
 import dagster as dg
 import pyarrow as pa
 
 from pricelab_dagster.defs.affinity import LEAVES
-from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
+from pricelab_dagster.defs.lake_assets import Output, Stage, asset_key, experiment_asset
 from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, FEATURES, PLAN, TRIMMED
 from pricelab_dagster.lifecycle import Status
+from pricelab_dagster.verdicts import CHECKS
 
-EFFECTS, DRAWS = "experiment.effects", "experiment.effect_draws"
+if TYPE_CHECKING:
+    from pricelab_dagster.science.diagnostics import Diagnostic
+
+EFFECTS, DRAWS, ARMS = "experiment.effects", "experiment.effect_draws", "experiment.drawn_arms"
+DIAGNOSTICS, NOT_ASKED = "experiment.diagnostics", "does not apply to this design"
 
 
 @experiment_asset(
     EFFECTS,
-    reads=[LEAVES, TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS, PLAN],
+    reads=[LEAVES, TRIMMED, DETRENDED, ASSIGNMENTS, ARMS, FEATURES, DAYS, PLAN],
     group="effects",
     after_start=True,
     beside={
@@ -27,7 +35,7 @@ def effects(stage: Stage) -> Output:
     One bootstrap draw over assignment units serves all metrics. Of a running experiment the rows cover the periods so
     far and say so.
     """
-    from pricelab_dagster import estimating, frames
+    from pricelab_dagster import estimating, frames, replaying
 
     bench, experiment = stage.bench, stage.experiment
     one = frames.load_panel(bench, experiment)
@@ -35,9 +43,12 @@ def effects(stage: Stage) -> Output:
     trimmed = frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED))
     leaves = frames.read_leaves(stage.read(LEAVES), one, str(reason) if reason else None)
     doses = frames.doses(experiment, frames.to_pandas(stage.read(PLAN)))
-    X = frames.attributes(frames.to_pandas(stage.read(FEATURES)), one.product_id)
+    features = frames.to_pandas(stage.read(FEATURES))
+    X = frames.attributes(features, one.product_id)
     rng = stage.rng("bootstrap")
     found = list(estimating.estimates(experiment, one, trimmed, leaves, doses=doses, X=X, rng=rng))
+    scope = replaying.scope_of(features, stage.read(ASSIGNMENTS), stage.read(ARMS))
+    found += replaying.randomization_rows(experiment, one, trimmed, leaves, found, scope=scope, rng=stage.rng("replay"))
     running = bench.status(experiment) is Status.RUNNING
     rows = frames.effects_table(
         experiment,
@@ -54,24 +65,26 @@ def effects(stage: Stage) -> Output:
 
 
 @experiment_asset(
-    "experiment.diagnostics",
-    reads=[EFFECTS, DRAWS, TRIMMED, DETRENDED, ASSIGNMENTS, "experiment.drawn_arms", FEATURES, DAYS, PLAN],
+    DIAGNOSTICS,
+    reads=[EFFECTS, DRAWS, TRIMMED, DETRENDED, ASSIGNMENTS, ARMS, FEATURES, DAYS, PLAN],
     group="effects",
     after_start=True,
+    verdicts=CHECKS,
 )
 def diagnostics(stage: Stage) -> Output:
     """One row per check: passed, failed or informational, with the finding in a sentence.
 
     A failed check stands beside the effect and never blocks it.
     """
-    from pricelab_dagster import checks, frames
+    from pricelab_dagster import checks, disturbing, frames, replaying
 
     one = frames.load_panel(stage.bench, stage.experiment)
+    features = frames.to_pandas(stage.read(FEATURES))
     found = checks.run(
         stage.experiment,
         one,
         frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED)),
-        X=frames.attributes(frames.to_pandas(stage.read(FEATURES)), one.product_id),
+        X=frames.attributes(features, one.product_id),
         plan=frames.to_pandas(stage.read(PLAN)),
         days=frames.to_pandas(
             stage.bench.days(
@@ -80,12 +93,45 @@ def diagnostics(stage: Stage) -> Output:
         ),
         effects=frames.to_pandas(stage.read(EFFECTS)),
         facts=stage.bench.lake.metadata(ASSIGNMENTS, stage.experiment.id),
-        arms=frames.to_pandas(stage.read("experiment.drawn_arms")),
+        arms=frames.to_pandas(stage.read(ARMS)),
         draws=frames.to_pandas(stage.read(DRAWS)),
+        scope=replaying.scope_of(features, stage.read(ASSIGNMENTS), stage.read(ARMS)),
+        others=disturbing.neighbours(stage.bench, stage.experiment, stage.read(FEATURES)),
         rng=stage.rng("diagnostics"),
     )
     failed = [check.check_name for check in found if check.status == "failed"]
-    return Output(frames.diagnostics_table(stage.experiment, found), metadata={"failed": ", ".join(failed) or "none"})
+    return Output(
+        frames.diagnostics_table(stage.experiment, found),
+        metadata={"failed": ", ".join(failed) or "none"},
+        checks=_verdicts(found),
+    )
+
+
+def _verdicts(found: "list[Diagnostic]") -> list[dg.AssetCheckResult]:
+    """Return a result for every check, also for those that the design does not ask."""
+    by_name = {check.check_name: check for check in found}
+    unknown = sorted(by_name.keys() - CHECKS.keys())
+    if unknown:
+        raise ValueError(f"check {unknown[0]!r} is not in verdicts.CHECKS. Add it there with what it asks.")
+    return [_verdict(name, by_name.get(name)) for name in CHECKS]
+
+
+def _verdict(name: str, check: "Diagnostic | None") -> dg.AssetCheckResult:
+    """Return a result that only a failed check does not pass, as a warning.
+
+    What informs, and what does not apply, differs from a pass by the metadata `status` and the description.
+    """
+    status, message = (NOT_ASKED, NOT_ASKED) if check is None else (check.status, check.message)
+    numbers = {} if check is None else {key: getattr(check, key) for key in ("value", "threshold", "p_value")}
+    known = {key: float(number) for key, number in numbers.items() if math.isfinite(number)}
+    return dg.AssetCheckResult(
+        passed=status != "failed",
+        asset_key=asset_key(DIAGNOSTICS),
+        check_name=name,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=message if check is None else f"{status}: {message}",
+        metadata={"status": status, "message": message, **known},
+    )
 
 
 def _headline(rows: pa.Table) -> dg.MarkdownMetadataValue:

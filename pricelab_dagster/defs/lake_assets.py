@@ -15,7 +15,7 @@ from pricelab_dagster.defs.partitions import EXPERIMENTS
 from pricelab_dagster.defs.resources import LabResource
 from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import Experiment, LabError
-from pricelab_dagster.models import Assertion, assertions
+from pricelab_dagster.models import assertions
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import Workbench
 
@@ -43,7 +43,8 @@ class Stage:
 class Output:
     """The rows of a table, facts to store in its file, metadata for the web UI, and what follows once it is written.
 
-    `beside` holds the rows of the tables that the same computation makes, by name.
+    `beside` holds the rows of the tables that the same computation makes, by name; `checks` are verdicts that stand
+    beside the rows and never hold them back.
     """
 
     rows: pa.Table
@@ -51,6 +52,7 @@ class Output:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     then: Callable[[], None] | None = None
     beside: Mapping[str, pa.Table] = field(default_factory=dict)
+    checks: Sequence[dg.AssetCheckResult] = ()
 
 
 def experiment_asset(
@@ -62,11 +64,13 @@ def experiment_asset(
     kinds: Sequence[str] = ("python", "parquet"),
     description: str | None = None,
     beside: Mapping[str, str] | None = None,
+    verdicts: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[Stage], Output]], dg.AssetsDefinition]:
     """Return a decorator that makes `table`, partitioned by experiment, of a function from its stage to its output.
 
     The function's docstring is the asset's description. `after_start` assets are skipped while the experiment is
-    planned: they have nothing to look at yet. `beside` describes, by name, the tables that the same function makes.
+    planned: they have nothing to look at yet. `beside` describes, by name, the tables that the same function makes,
+    `verdicts` the checks that its output carries: they block nothing.
     """
     others = beside or {}
 
@@ -77,7 +81,10 @@ def experiment_asset(
                 _spec(name, reads, group, kinds, text, skippable=True)
                 for name, text in {table: description or compute.__doc__, **others}.items()
             ],
-            check_specs=[check for name in (table, *others) for check in _check_specs(name)],
+            check_specs=[
+                *(check for name in (table, *others) for check in _check_specs(name)),
+                *(_check_spec(table, name, text, blocking=False) for name, text in (verdicts or {}).items()),
+            ],
             partitions_def=EXPERIMENTS,
             # without it the checks of a skipped table would count as missing outputs
             can_subset=True,
@@ -164,20 +171,20 @@ def _spec(
 
 
 def _check_specs(table: str) -> list[dg.AssetCheckSpec]:
-    return [_check_spec(assertion) for assertion in assertions() if assertion.table == table]
+    return [_check_spec(table, one.name, one.reason, blocking=True) for one in assertions() if one.table == table]
 
 
-def _check_spec(assertion: Assertion) -> dg.AssetCheckSpec:
-    """Return the blocking check of an assertion, one verdict per experiment where its table is partitioned."""
+def _check_spec(table: str, name: str, description: str, *, blocking: bool) -> dg.AssetCheckSpec:
+    """Return a check of a table, one verdict per experiment where the table is partitioned."""
     with warnings.catch_warnings():
         # partitions_def of a check is a preview parameter, and the only way to a verdict per experiment
         warnings.simplefilter("ignore", category=dg.PreviewWarning)
         return dg.AssetCheckSpec(
-            assertion.name,
-            asset=asset_key(assertion.table),
-            description=assertion.reason,
-            blocking=True,
-            partitions_def=EXPERIMENTS if TABLES[assertion.table].partitioned else None,
+            name,
+            asset=asset_key(table),
+            description=description,
+            blocking=blocking,
+            partitions_def=EXPERIMENTS if TABLES[table].partitioned else None,
         )
 
 
@@ -206,6 +213,7 @@ def _publish(bench: Workbench, table: str, output: Output, experiment: Experimen
     written = bench.lake.write(table, rows, partition, metadata=output.facts)
     if output.then is not None:
         output.then()
+    yield from output.checks
     counted = "dagster/partition_row_count" if partition else "dagster/row_count"
     yield dg.MaterializeResult(asset_key=asset_key(table), metadata={counted: written.num_rows, **output.metadata})
 

@@ -14,14 +14,23 @@ from pricelab_dagster.workbench import ASSIGNMENTS, MADE_FROM, PLAN, Workbench
 KINDS = ("sql", "duckdb", "parquet")
 SALES = "staging.stg_sales"
 BEFORE_START = frozenset({"intermediate.int_product_features"})
+AFTER_START = frozenset({"experiment.effect_covariance"})
 # it counts what triggers did, which is known only once the experiments have run
 PUBLISHED = frozenset({"intermediate.int_data_quality"})
 
 
 def _partitioned(model: Model) -> dg.AssetsDefinition:
-    group = "design" if model.name.startswith("experiment.") else GROUPS[model.name.split(".")[0]]
+    late = model.name in AFTER_START
+    own = "effects" if late else "design"
 
-    @experiment_asset(model.name, reads=model.upstream_tables, group=group, kinds=KINDS, description=model.description)
+    @experiment_asset(
+        model.name,
+        reads=model.upstream_tables,
+        group=own if model.name.startswith("experiment.") else GROUPS[model.name.split(".")[0]],
+        after_start=late,
+        kinds=KINDS,
+        description=model.description,
+    )
     def asset(stage: Stage) -> Output:
         bench, experiment = stage.bench, stage.experiment
         if model.name == PLAN:

@@ -141,7 +141,7 @@ def test_broken_experiment_holds_back_no_other(tmp_path, small_world):
 
 
 def test_no_lab(tmp_path):
-    for command in ("check", "run", "effects", "diagnostics"):
+    for command in ("check", "run", "effects", "elasticities", "diagnostics"):
         (line,) = refusals(refused(tmp_path, command))
         assert line.startswith("pricelab: pricelab.yaml: not found in ")
 

@@ -14,6 +14,7 @@ from tests.defs.tiny_lab import CONCLUDED, EXPERIMENTS
 
 FORMATTED = {
     "experiment.effects": ("effects", "cut"),
+    "experiment.elasticities": ("elasticities", "cut"),
     "experiment.diagnostics": ("diagnostics", "cut"),
     "experiment.price_plan": ("plan", "later"),
 }
@@ -106,6 +107,24 @@ def test_effects_of_all_experiments_that_have_some(played):
     assert len([row for row in rows if row["is_headline"]]) == 5 * 3 + 1
 
 
+def test_elasticities_of_all_experiments_say_whether_the_change_pays(played):
+    rows = json.loads(pricelab("elasticities", "--format", "json", lab=played).stdout)
+    assert [row["experiment_id"] for row in rows] == sorted([*CONCLUDED, "going"])
+    assert {row["verdict_revenue"] for row in rows} == {"more elastic than break-even: the cut pays in revenue"}
+    shown = pricelab("elasticities", "cut", "stopped", lab=played).stdout.splitlines()
+    assert shown[0].split() == [
+        name for name in TABLES["experiment.elasticities"].schema.names if name != "n_replicates"
+    ]
+    assert [line.split()[0] for line in shown[1:]] == ["cut", "stopped"]
+
+
+def test_elasticities_of_a_planned_experiment_have_not_happened(played):
+    result = pricelab("elasticities", "later", lab=played)
+    assert result.exit_code == NOT_DONE
+    (line,) = refusals(result)
+    assert "experiment.elasticities, experiment later: nothing there yet" in line
+
+
 def test_effects_of_a_planned_experiment_have_not_happened(played):
     result = pricelab("effects", "later", lab=played)
     assert result.exit_code == NOT_DONE
@@ -117,6 +136,7 @@ def test_effects_of_a_planned_experiment_have_not_happened(played):
     "words",
     [
         ("effects", "nobody"),
+        ("elasticities", "nobody"),
         ("diagnostics", "nobody"),
         ("plan", "nobody"),
         ("run", "nobody"),

@@ -7,7 +7,7 @@ import pytest
 from pricelab_dagster.cli import main
 from tests.cli.command import DONE, WRONG_INPUT, pricelab
 
-NEEDED = {"demo", "new", "check", "run", "effects", "diagnostics", "plan", "sql", "study"}
+NEEDED = {"demo", "new", "check", "run", "effects", "elasticities", "diagnostics", "plan", "sql", "study"}
 
 
 def commands(group=main, path=()):

@@ -40,7 +40,7 @@ def test_one_sequence_of_a_crossover_is_refused_with_the_paired_contrast_beside(
     rows = read(imports, "experiment.effects", "oneway")
     paired = rows["estimator"] == "paired"
     refused = rows[~paired]
-    assert set(panel.ESTIMATORS) == set(refused["estimator"])
+    assert set(panel.ESTIMATORS) <= set(refused["estimator"])
     assert refused[VALUES].isna().all(axis=None)
     assert refused["reason"].str.startswith("not identified: all products have the same sequence of arms").all()
     assert rows.loc[paired, VALUES].notna().all(axis=None)

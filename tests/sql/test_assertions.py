@@ -19,6 +19,7 @@ class Case:
     found: list[dict[str, object]]
 
 
+COVARIANCE = "experiment.effect_covariance"
 DAYS, PLAN, ASSIGNED, EFFECTS = (
     "intermediate.int_product_days",
     "experiment.price_plan",
@@ -234,6 +235,32 @@ CASES: dict[str, list[Case]] = {
             "units | nan | 0.1 | 0.2 |",
             "units | | 0.1 | 0.2 |",
         )
+    ],
+    "assert_variances_are_squared_errors": [
+        Case(
+            {
+                COVARIANCE: """
+                    scale    | estimator | arm | metric | other_metric | covariance
+                    relative | hpte      | t   | units  | units        | 0.04
+                    relative | hpte      | t   | price  | units        | -9
+                    relative | hajek     | t   | units  | units        | 0.09
+                """,
+                EFFECTS: """
+                    scale    | estimator | arm | metric | se
+                    relative | hpte      | t   | units  | 0.2
+                    relative | hpte      | t   | price  | 0.3
+                    relative | hajek     | t   | units  |
+                    relative | ancova    | t   | units  | 0.5
+                """,
+            },
+            {
+                COVARIANCE: "scale | estimator | arm | metric | other_metric | covariance\n"
+                f"relative | hpte | t | units | units | {covariance}",
+                EFFECTS: f"scale | estimator | arm | metric | se\nrelative | hpte | t | units | {se}",
+            },
+            [{"estimator": "hpte", "metric": "units"}],
+        )
+        for covariance, se in (("0.0400001", "0.2"), ("0.0399999", "0.2"), ("", "0.2"), ("nan", "0.2"), ("1e-14", "0"))
     ],
     "assert_one_headline_per_metric": [
         Case(
