@@ -314,7 +314,10 @@ def _doubly_robust(panel: Panel, w: FloatArray, shift: Shift, estimand: str) -> 
     w, D, W, _ = _day(panel, 0, w, shift)
     means, found = _neighbours(panel, w, D, W)
     m, raw = np.where(found, means[:, 0], 0.0), np.where(found, means[:, 1], 0.5)
-    tau = _residual(panel, w, shift).effect
+    part = np.where(found, w, 0.0) * (W - raw)
+    spread = (part * (W - raw)).sum(axis=0)
+    spread[spread <= NO_VARIATION * np.where(found, w, 0.0).sum(axis=0)] = 0.0
+    tau = ratio((part * (D - m)).sum(axis=0), spread)
     found = found & (raw < 1.0) & ((raw > 0.0) | (estimand == "att"))
     used = np.where(found, w, 0.0)
     e, m0 = np.clip(raw, *PROPENSITY_BOUNDS), m - raw * tau

@@ -252,6 +252,7 @@ def simulate(
     category, niche, attributes = draws.product_frame(parameters, n, of_products)
     tier, x0 = attributes["tier"].to_numpy(), attributes["x0"].to_numpy()
     own_elasticity = -(1 + 0.5 * tier / 2 + 0.6 * of_products.lognormal(0.0, 0.4, n))
+    own_elasticity *= 1 + parameters.elasticity_x0 * np.tanh(x0)
     base_price = np.exp(attributes["log_price"].to_numpy())
     deviation = draws.log_price_deviation(parameters, category, shape, of_prices)
     theta = draws.cross_elasticity(parameters, category, niche, of_theta)

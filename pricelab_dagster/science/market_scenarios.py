@@ -64,6 +64,8 @@ class Scenario:
     treatment_tier: float = 0.0
     """P(W = 1) = logistic(treatment_x0 x0 + treatment_tier (tier - 1))."""
     trend_x0: float = 0.0
+    elasticity_x0: float = 0.0
+    """Own elasticity times 1 + this tanh(x0): with it, products that are treated more often answer more."""
     window_shock_linear: float = 0.0
     """Window shock, in log demand: this times (x0 + .5 |x1|)."""
     window_shock_region: float = 0.0
@@ -111,6 +113,7 @@ SCENARIOS: MappingProxyType[str, Scenario] = MappingProxyType(
         "confounded_nonlinear": replace(
             _CONFOUNDED, window_shock_linear=0.0, window_shock_region=0.25, window_shock_wave=0.15
         ),
+        "confounded_varying": replace(_CONFOUNDED, elasticity_x0=0.5),
         "substitution_weak": _WEAK,
         "substitution_middle": _MIDDLE,
         "substitution_strong": replace(

@@ -11,12 +11,11 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pricelab_dagster.science import bootstrap, hpte
+from pricelab_dagster.science import affinity, bootstrap, hpte
 from pricelab_dagster.science import panel as science
 from pricelab_dagster.studies import figures, job_training, placebo_designs, resume
 from pricelab_dagster.studies.bars import Bar, at_least, at_most, verdict
 from pricelab_dagster.studies.cases import Case, Planted, Size
-from pricelab_dagster.studies.peers import FILTERED, RAW, rival
 from pricelab_dagster.studies.planted import plant
 from pricelab_dagster.workbench import stage_rng
 
@@ -26,14 +25,20 @@ NO_FILTER = ", no filter"
 DIFFERENCE = "difference_in_differences"
 PLACEBO_DRAWS = 2000
 PEER_DRAWS = 200
-"""Draws on which the peers estimate, which takes most of the time."""
+"""Draws on which the peers estimate and the other forms have intervals, which takes most of the time."""
 BESIDE = ("hpte_leaf", "hpte_doubly_robust", "hajek", DIFFERENCE)
+SLOW_PEERS = ("ancova", "cuped", "causal_forest_dml")
+RAW = (DIFFERENCE, *(f"{name}_raw" for name in SLOW_PEERS))
+FILTERED = ("hajek", *SLOW_PEERS)
+"""The difference, raw and on our first difference and filter, and the peers likewise."""
 
 COVERED = Bar(0.925, 0.97)
 HONEST = Bar(0.92, 1.15)
 NO_WORSE = at_most(1.08)
 BELOW = at_most(1.0)
 MUCH_BETTER = at_least(20.0)
+ANCOVA_KNOWS = ("confounded", "confounded_varying")
+"""Scenarios whose confounder has the linear shape that ANCOVA assumes."""
 
 READING = (
     "Every draw is a new market, a new assignment and a new forest; truth is the planted effect of the same products "
@@ -106,6 +111,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(RANDOM_DAYS, replace(FULL, n_replicates=200), at_most=200),
     Setting(_observational("confounded"), headline="hpte_doubly_robust", peers=True),
     Setting(_observational("confounded_nonlinear"), headline="hpte_doubly_robust", peers=True),
+    Setting(_observational("confounded_varying"), headline="hpte_doubly_robust", peers=True),
 )
 
 MAIN, PEERS = "main", "peers"
@@ -162,15 +168,23 @@ def replicate(setting: Setting, replication: int) -> dict[str, Any]:
     leaves = science.fit_leaves(panel, planted.attributes, metrics[0], n_trees=setting.size.n_trees, rng=rng)
     weights = bootstrap.poisson_weights(panel.unit_id, n_replicates=setting.size.n_replicates, rng=rng)
     found = []
+
+    def estimate(
+        one: science.Trimmed, estimators: tuple[str, ...], *, interval: bool = True, trim: str = "auto"
+    ) -> None:
+        options: dict[str, Any] = {"weights": weights if interval else weights[:, :2], "trim": trim, "rng": rng}
+        for _, scale, name, effect in science.estimates(panel, [one], leaves, estimators=estimators, **options):
+            called = name if trim == "auto" else name + NO_FILTER
+            found.append(_row(scale, called, effect, planted, interval=interval))
+
+    held = tuple(dict.fromkeys(("hpte", setting.headline)))
     for one in metrics:
-        wanted = ("hpte", *(BESIDE if one.scale == "relative" else ()))
-        options: dict[str, Any] = {"estimators": wanted, "weights": weights, "rng": rng}
-        for _, scale, estimator, effect in science.estimates(panel, [one], leaves, **options):
-            found.append(_row(scale, estimator, effect, planted))
+        estimate(one, held if one.scale == "relative" else ("hpte",))
+        if one.scale == "relative":
+            others = tuple(name for name in BESIDE if name not in held)
+            estimate(one, others, interval=replication <= PEER_DRAWS)
         if panel.kind != "random_days":
-            options |= {"estimators": (setting.headline,), "weights": weights[:, :2], "trim": "none"}
-            for _, scale, estimator, effect in science.estimates(panel, [one], leaves, **options):
-                found.append(_row(scale, estimator + NO_FILTER, effect, planted))
+            estimate(one, (setting.headline,), interval=False, trim="none")
     return {"setting": setting.name, "part": MAIN, "replication": replication, "found": found}
 
 
@@ -178,13 +192,16 @@ def replicate_peers(setting: Setting, replication: int) -> dict[str, Any]:
     """Return what the peers estimate on the same draw."""
     planted = plant(setting.case, replication, setting.size)
     relative = science.trimmed(planted.panel, science.forecasts(planted.panel), method="none")[0]
-    rng = stage_rng(replication, setting.name, "peers")
-    truth = planted.truth[0]["relative"]["same_day"]
-    found = [
-        {"scale": "relative", "estimator": name, "truth": truth, "effect": effect}
-        for name in (*RAW, *FILTERED)
-        if np.isfinite(effect := rival(name, planted.panel, relative, planted.attributes, rng=rng))
-    ]
+    estimates = science.estimates(
+        planted.panel,
+        [relative],
+        affinity.Leaves.single(len(planted.panel.product_id)),
+        X=planted.attributes,
+        estimators=(*RAW[1:], *FILTERED[1:]),
+        n_replicates=2,
+        rng=stage_rng(replication, setting.name, "peers"),
+    )
+    found = [_row(scale, name, effect, planted, interval=False) for _, scale, name, effect in estimates]
     return {"setting": setting.name, "part": PEERS, "replication": replication, "found": found}
 
 
@@ -240,6 +257,7 @@ def _intervals(setting: Setting, draws: Draws) -> Iterator[dict[str, Any]]:
     """Yield coverage, honesty of the standard error and bias of the estimators with intervals."""
     for scale, estimator in [*(("relative", name) for name in ("hpte", *BESIDE)), ("level", "hpte")]:
         part = draws.of(estimator, scale)
+        part = part[part["se"].notna()]
         if part.empty:
             continue
         held = setting.headline == estimator and scale == "relative"
@@ -269,7 +287,7 @@ def _filter(setting: Setting, draws: Draws) -> Iterator[dict[str, Any]]:
 
 def _confounding(setting: Setting, draws: Draws) -> Iterator[dict[str, Any]]:
     """Yield the part of the raw difference's bias that an estimator removes."""
-    for estimator in ("hpte", "hpte_leaf", "hpte_doubly_robust", "hajek"):
+    for estimator in ("hpte", *BESIDE[:-1], *(FILTERED[1:] if setting.peers else ())):
         errors = draws.errors(estimator, DIFFERENCE)
         removed = figures.compare(lambda ours, raw: 100.0 * (1.0 - abs(ours.mean()) / abs(raw.mean())), *errors)
         held = estimator == setting.headline
@@ -289,8 +307,7 @@ def _peers(setting: Setting, draws: Draws) -> Iterator[dict[str, Any]]:
                 value, figure, bar = _cut, "rmse_cut_percent", MUCH_BETTER
             else:
                 value, figure, bar = _ratio, "rmse_ratio", BELOW if setting.imported else NO_WORSE
-            # ANCOVA knows the shape of the linear confounder
-            held &= not (setting.case.scenario == "confounded" and reference.startswith("ancova"))
+            held &= not (setting.case.scenario in ANCOVA_KNOWS and reference.startswith("ancova"))
             args = (figures.compare(value, *errors), bar, held, errors[0], reference)
             yield _figure(setting, figure, estimator, "relative", *args)
 
@@ -337,9 +354,10 @@ def _figure(
     }
 
 
-def _row(scale: str, estimator: str, effect: hpte.Effect, planted: Planted) -> dict[str, Any]:
+def _row(scale: str, estimator: str, effect: hpte.Effect, planted: Planted, *, interval: bool) -> dict[str, Any]:
     numbers = {name: getattr(effect, name) for name in ("effect", "se", "ci_lower", "ci_upper")}
-    defined = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
+    known = ("effect", *(numbers if interval else ()))
+    defined = {name: float(value) if name in known and np.isfinite(value) else None for name, value in numbers.items()}
     return {"scale": scale, "estimator": estimator, "truth": planted.truth[0][scale]["same_day"], **defined}
 
 

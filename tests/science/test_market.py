@@ -190,6 +190,16 @@ def test_confounded_probability_follows_the_attributes():
     np.testing.assert_allclose(jump[known], wanted[known], atol=1e-9)
 
 
+def test_elasticities_follow_what_sets_the_arm_where_the_scenario_says_so():
+    plain, varying = (
+        simulate(scenario=name, n_products=200, rng=np.random.default_rng(7))
+        for name in ("confounded", "confounded_varying")
+    )
+    ratio = varying.own_elasticity / plain.own_elasticity
+    np.testing.assert_allclose(ratio, 1 + 0.5 * np.tanh(plain.attributes["x0"]), rtol=EXACT)
+    assert np.array_equal(varying.treatment_probability, plain.treatment_probability)
+
+
 def test_prices_move_as_stated():
     market = simulate(rng=np.random.default_rng(15))
     log_deviation = np.log(market.incumbent_price / market.base_price[:, None])

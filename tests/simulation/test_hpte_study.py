@@ -8,12 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pricelab_dagster.science.panel import Panel, Trimmed
 from pricelab_dagster.studies import figures, hpte, job_training, placebo_designs
 from pricelab_dagster.studies.bars import Bar, at_least, at_most, verdict
 from pricelab_dagster.studies.cases import Size
 from pricelab_dagster.studies.figures import Bounded
-from pricelab_dagster.studies.peers import FILTERED, RAW, rival
 
 SMALL = Size(n_products=200, n_history=180, n_trees=20, n_replicates=100)
 TINY = Size(n_products=60, n_history=120, n_trees=4, n_replicates=10)
@@ -21,8 +19,6 @@ N_DRAWS = 40
 NOMINAL = 0.95
 # one true figure in a thousand is refused; the seeds are fixed
 CONFIDENCE = 0.999
-# least squares in double precision
-ROUNDING = 1e-9
 
 
 def setting(scenario: str, kind: str, size: Size) -> hpte.Setting:
@@ -67,61 +63,27 @@ def test_figures_go_on_from_what_is_there(tmp_path: Path) -> None:
     assert out.read_bytes() == written
     assert said[-1] == "2 of 2 replications are there already"
     rows = first.to_pandas()
-    assert set(rows["reference"]) >= {*RAW, *FILTERED, hpte.DIFFERENCE}
+    assert set(rows["reference"]) >= {*hpte.RAW, *hpte.FILTERED}
     assert set(rows.loc[rows["bar"] != "", "reached"]) <= {"yes", "no", "yes, unsure", "no, unsure"}
     assert (rows.loc[rows["bar"] == "", "reached"] == "").all()
     # the linear confounder is ANCOVA's home ground, which methods grant
     assert (rows.loc[rows["reference"].str.startswith("ancova"), "bar"] == "").all()
 
 
-def sample(rng: np.random.Generator, effect: float) -> tuple[Panel, Trimmed, pd.DataFrame]:
-    """Return products whose first difference is a line in an attribute that also moves the arm, and an effect."""
-    n, days = 400, 10
-    x = rng.normal(size=n)
-    W = (rng.random(n) < 1 / (1 + np.exp(-x))).astype(float)
-    outcome = np.repeat((1.0 + 0.2 * x + effect * W)[:, None], days, axis=1)
-    arm = np.repeat(W[:, None], days, axis=1)
-    ids = np.array([f"{k:03d}" for k in range(n)], dtype=object)
-    panel = Panel(
-        product_id=ids,
-        date=np.arange(days).astype("datetime64[D]"),
-        unit_id=ids,
-        category=np.full(n, "c", dtype=object),
-        arm=arm,
-        in_analysis=np.ones_like(arm, dtype=bool),
-        probability=np.full_like(arm, np.nan),
-        phase=np.ones(days, dtype=np.int64),
-        history={"units": np.ones((n, 40))},
-        observed={"units": outcome},
-        kind="time_bound",
-    )
-    everyone = np.ones(n, dtype=bool)
-    relative = Trimmed(
-        metric="units",
-        scale="relative",
-        first_difference=outcome[:, 0] - 1.0,
-        placebo=np.zeros((n, 1)),
-        product_scale=np.ones(n),
-        kept=everyone,
-        reason=np.full(n, None, dtype=object),
-        residual=outcome - 1.0,
-        outcome=outcome,
-    )
-    return panel, relative, pd.DataFrame({"x": x})
-
-
-def test_peers_on_a_line_by_hand() -> None:
-    panel, relative, X = sample(np.random.default_rng(1), 0.1)
-    found = {name: rival(name, panel, relative, X, rng=np.random.default_rng(0)) for name in (*RAW, *FILTERED)}
-    W, y = panel.arm[:, 0], relative.first_difference
-    gap = y[W == 1].mean() - y[W == 0].mean()
-    plain = gap / (1.0 + y.mean() - gap * W.mean())
-    exact = 0.1 / (1.0 + y.mean() - 0.1 * W.mean())
-    for form in ("raw", "filtered"):
-        assert found[f"difference, {form}"] == pytest.approx(plain, abs=ROUNDING)
-        assert found[f"ancova, {form}"] == pytest.approx(exact, abs=ROUNDING)
-        # a forest follows the line but roughly: nearer than no adjustment is what is asked
-        assert abs(found[f"causal_forest_dml, {form}"] - exact) < 0.5 * abs(plain - exact)
+def test_only_the_first_draws_have_intervals_of_the_other_forms() -> None:
+    one = setting("confounded", "observational", TINY)
+    found = {
+        replication: {
+            row["estimator"]: row for row in hpte.replicate(one, replication)["found"] if row["scale"] == "relative"
+        }
+        for replication in (hpte.PEER_DRAWS, hpte.PEER_DRAWS + 1)
+    }
+    assert [len(rows) for rows in found.values()] == [6, 6]
+    without = {name for name, row in found[hpte.PEER_DRAWS + 1].items() if row["se"] is None}
+    assert without == {"hpte_leaf", "hajek", hpte.DIFFERENCE, "hpte_doubly_robust" + hpte.NO_FILTER}
+    assert {name for name, row in found[hpte.PEER_DRAWS].items() if row["se"] is None} == {
+        "hpte_doubly_robust" + hpte.NO_FILTER
+    }
 
 
 @pytest.mark.parametrize(
