@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pricelab_dagster import disturbing, replaying
+from pricelab_dagster import disturbing, drawing, replaying
 from pricelab_dagster.lab import CONTROL, DOSE_LINE, Experiment
 from pricelab_dagster.science import affinity, agreement, diagnostics
 from pricelab_dagster.science.diagnostics import Diagnostic
@@ -26,7 +26,7 @@ def run(
     arms: pd.DataFrame,
     facts: Mapping[str, object],
     draws: pd.DataFrame | None = None,
-    scope: replaying.Scope | None = None,
+    frame: drawing.Frame | None = None,
     others: Sequence[disturbing.Neighbour] | None = None,
     rng: np.random.Generator,
 ) -> list[Diagnostic]:
@@ -41,7 +41,7 @@ def run(
     arms : experiment.drawn_arms of the experiment.
     facts : what is stored beside the assignment.
     draws : experiment.effect_draws of the experiment; without them no estimator is compared with the headline.
-    scope : what the arms were drawn from; without it they are not drawn again over the history.
+    frame : who was drawn; without it they are not drawn again over the history.
     others : experiments beside it, from `disturbing.neighbours`; without them they are not listed.
     """
     found = [_plan_kept(plan, days), diagnostics.one_price(plan), _guarded(plan)]
@@ -62,8 +62,8 @@ def run(
         found.append(diagnostics.two_arm_share(float(of_arms["two_arm_share"].min())))
     if draws is not None:
         found.append(_estimators_agree(experiment, panel, trimmed[0], X, effects, draws, rng))
-    if scope is not None:
-        found.append(replaying.aa_own_history(experiment, panel, trimmed[0], X, scope=scope, rng=rng))
+    if frame is not None:
+        found.append(replaying.aa_own_history(experiment, panel, trimmed[0], X, frame=frame, rng=rng))
     found += disturbing.checks(experiment, panel, trimmed[0], plan, others)
     return found
 

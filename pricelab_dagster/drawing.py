@@ -1,6 +1,7 @@
 """The assignment of an experiment, drawn as its file says, as rows of the lake's tables."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,41 @@ from pricelab_dagster.lab import CONTROL, Experiment, Grain, LabError
 from pricelab_dagster.science import designs
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.triggering import STARTS
+
+ORDER, STRATA = "draw_order", "draw_strata"
+"""Names of what is stored beside an assignment, so that its mechanism can be replayed when sizes have moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Who is drawn, in the order of the draw: products, the unit of each, and the stratum of each unit."""
+
+    product_id: NDArray[np.object_]
+    unit_id: NDArray[np.object_]
+    stratum: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, experiment: Experiment, products: pd.DataFrame, clusters: Mapping[str, str]) -> "Frame":
+        """Return the frame of an experiment; arguments as for `draw`."""
+        size, category = products["units_per_day"].to_numpy(), products["category"].to_numpy(dtype=object)
+        ids = products["product_id"].to_numpy(dtype=object)
+        if experiment.assignment.unit == "cluster":
+            units = np.array([clusters[product] for product in ids], dtype=object)
+            return cls(ids, units, _cluster_strata(units, size, category))
+        order = np.lexsort((ids, size, category))
+        return cls(ids[order], ids[order], designs.size_strata(category[order], size[order]))
+
+    @classmethod
+    def stored(cls, facts: Mapping[str, Any], units: Mapping[str, str]) -> "Frame | None":
+        """Return the frame that was stored beside an assignment, or None where there was none yet."""
+        if ORDER not in facts:
+            return None
+        ids = np.array(facts[ORDER], dtype=object)
+        return cls(ids, np.array([units[one] for one in ids], dtype=object), np.array(facts[STRATA], dtype=np.int64))
+
+    def facts(self) -> dict[str, object]:
+        """Return what to store beside an assignment."""
+        return {ORDER: self.product_id.tolist(), STRATA: self.stratum.tolist()}
 
 
 def draw(
@@ -34,18 +70,15 @@ def draw(
     ------
     LabError : when the scope is too small for the design.
     """
-    assignment, design = experiment.assignment, experiment.design
-    size = products["units_per_day"].to_numpy()
-    if assignment.unit == "cluster":
-        units = np.array([clusters[product] for product in products["product_id"]], dtype=object)
-        strata = _cluster_strata(units, size, products["category"].to_numpy(dtype=object))
-    else:
-        order = np.lexsort((products["product_id"], size, products["category"]))
-        products, size, units = products.iloc[order], size[order], None
-        strata = designs.size_strata(products["category"].to_numpy(), size)
-    common: dict[str, Any] = {"grain": grain, "units": units, "strata": strata, "share": assignment.share, "rng": rng}
-    common |= {"n_arms": len(experiment.arms)}
-    ids = products["product_id"].to_numpy()
+    return draw_from(Frame.of(experiment, products, clusters), experiment, grain, rng=rng)
+
+
+def draw_from(frame: Frame, experiment: Experiment, grain: Grain, *, rng: np.random.Generator) -> designs.Assignment:
+    """Return the arms of an experiment, drawn among those of a frame; raises as `draw`."""
+    assignment, design, ids = experiment.assignment, experiment.design, frame.product_id
+    units = frame.unit_id if assignment.unit == "cluster" else None
+    common: dict[str, Any] = {"grain": grain, "units": units, "strata": frame.stratum, "share": assignment.share}
+    common |= {"n_arms": len(experiment.arms), "rng": rng}
     try:
         if design.kind == "time_bound":
             return designs.time_bound(ids, design.start, duration=design.duration, blackout=design.blackout, **common)

@@ -57,33 +57,38 @@ class Replayed:
         return np.where(self.codes == arm, 1, np.where(self.codes == other, 0, -1)).astype(np.int8)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What the arms were drawn from.
+def frame_of(
+    experiment: Experiment,
+    features: pd.DataFrame,
+    assignments: pa.Table,
+    drawn_arms: pa.Table,
+    facts: Mapping[str, Any],
+) -> drawing.Frame:
+    """Return who was drawn: as stored beside the assignment, or else by the products' features as known now.
 
-    Attributes
+    Of an imported assignment, which nobody drew here, the products in one stratum.
+
+    Parameters
     ----------
-    products
-        intermediate.int_product_features of the products that were drawn, sorted by product.
-    units
-        The unit of each.
+    features : intermediate.int_product_features.
+    assignments, drawn_arms : the experiment's tables; a triggered one drew the products of `drawn_arms`.
+    facts : what is stored beside the assignment.
     """
-
-    products: pd.DataFrame
-    units: Mapping[str, str]
-
-
-def scope_of(features: pd.DataFrame, assignments: pa.Table, drawn_arms: pa.Table) -> Scope:
-    """Return the scope of a draw: the products of `drawn_arms`, for a triggered experiment, else of `assignments`."""
     drawn = drawn_arms if drawn_arms.num_rows else assignments
     units = dict(zip(drawn["product_id"].to_pylist(), drawn["unit_id"].to_pylist(), strict=True))
-    return Scope(features[features["product_id"].isin(set(units))].sort_values("product_id"), units)
+    if experiment.assignment.source is not None:
+        return drawing.Frame(np.array(list(units)), np.array(list(units.values())), np.zeros(len(units), dtype=int))
+    stored = drawing.Frame.stored(facts, units)
+    if stored is not None:
+        return stored
+    inside = features[features["product_id"].isin(set(units))].sort_values("product_id")
+    return drawing.Frame.of(experiment, inside, units)
 
 
 def draws(
     experiment: Experiment,
     one: Panel,
-    scope: Scope,
+    frame: drawing.Frame,
     *,
     n_draws: int,
     rng: np.random.Generator,
@@ -96,7 +101,7 @@ def draws(
     """
 
     def once(source: np.random.Generator) -> NDArray[np.int8]:
-        drawn = drawing.draw(experiment, one.grain, scope.products, scope.units, rng=source)
+        drawn = drawing.draw_from(frame, experiment, one.grain, rng=source)
         place = pd.Index(drawn.product_id).get_indexer(pd.Index(one.product_id))
         assert (place >= 0).all(), "a product of the panel is not in the scope that it was drawn from"
         if one.kind == "random_days":
@@ -118,7 +123,7 @@ def randomization_rows(
     leaves: Leaves,
     found: Iterable[tuple[str, str, str, str, hpte.Effect]],
     *,
-    scope: Scope,
+    frame: drawing.Frame,
     n_draws: int | None = None,
     rng: np.random.Generator,
 ) -> Rows:
@@ -141,7 +146,7 @@ def randomization_rows(
             yield arm.name, metric, "relative", ESTIMATOR, _row(rows[arm.name], nothing, 0, IMPORTED)
         return
     usual = TEST_DRAWS_OF_CELLS if one.kind == "random_days" else TEST_DRAWS
-    replayed = draws(experiment, one, scope, n_draws=n_draws or usual, rng=rng)
+    replayed = draws(experiment, one, frame, n_draws=n_draws or usual, rng=rng)
     for code, arm in enumerate(experiment.arms, 1):
         tested = _of_arm(experiment, one, trimmed, leaves, code)
         W = replay_panel.arm_in_force(one, code)
@@ -160,7 +165,7 @@ def aa_own_history(
     primary: Trimmed,
     X: pd.DataFrame,
     *,
-    scope: Scope,
+    frame: drawing.Frame,
     rng: np.random.Generator,
 ) -> Diagnostic:
     """Return how often the mechanism, drawn again over windows before the start, finds an effect at 5 %.
@@ -193,7 +198,7 @@ def aa_own_history(
         )
         return Diagnostic(name, "informational", np.nan, REJECTED[1], np.nan, message)
     n_draws = AA_DRAWS_OF_CELLS if one.kind == "random_days" else AA_DRAWS
-    replayed = draws(experiment, one, scope, n_draws=n_draws, rng=rng)
+    replayed = draws(experiment, one, frame, n_draws=n_draws, rng=rng)
     shares = [
         placebo.aa_rejections(
             windows,

@@ -1,5 +1,6 @@
 """Draws of an experiment's arms by its recorded mechanism, and the rows and verdicts that rest on them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -34,16 +35,17 @@ def products() -> pd.DataFrame:
     )
 
 
-def scope(**columns: Any) -> replaying.Scope:
-    return replaying.Scope(products().assign(**columns), {f"p{i:02d}": f"c{i // 2:02d}" for i in range(N)})
+CLUSTERS = {f"p{i:02d}": f"c{i // 2:02d}" for i in range(N)}
+
+
+def frame(experiment: Experiment, **columns: Any) -> drawing.Frame:
+    return drawing.Frame.of(experiment, products().assign(**columns), CLUSTERS)
 
 
 def played(experiment: Experiment, lift: float = 0.3, *, n_history: int = T0, seed: int = 1) -> science.Panel:
     """Return the panel of an experiment whose arms were drawn from its seed, in a world that answers the first arm."""
-    known, rng = scope(), np.random.default_rng(seed)
-    drawn = drawing.draw(
-        experiment, "day", known.products, known.units, rng=stage_rng(experiment.assignment.seed, "milk", "assignments")
-    )
+    rng, source = np.random.default_rng(seed), stage_rng(experiment.assignment.seed, "milk", "assignments")
+    drawn = drawing.draw(experiment, "day", products(), CLUSTERS, rng=source)
     row = np.argsort(drawn.product_id.astype(str))
     level, arm = rng.uniform(10, 30, (N, 1)), drawn.arm[row].astype(float)
     sold = rng.poisson(level * (1 + lift * (arm == 1)), arm.shape).astype(float)
@@ -69,7 +71,7 @@ def rows(experiment: Experiment, one: science.Panel, **options: Any) -> list[Any
     trimmed = science.trimmed(one, science.forecasts(one, method="mean"), method="mean")
     leaves, rng = Leaves.single(len(one.product_id)), np.random.default_rng(2)
     found = list(estimating.estimates(experiment, one, trimmed, leaves, doses=None, rng=rng))
-    settings: dict[str, Any] = {"scope": scope(), "n_draws": 60, "rng": rng} | options
+    settings: dict[str, Any] = {"frame": frame(experiment), "n_draws": 60, "rng": rng} | options
     return found + list(replaying.randomization_rows(experiment, one, trimmed, leaves, found, **settings))
 
 
@@ -84,7 +86,7 @@ def test_draws_are_those_of_the_mechanism_for_the_products_of_the_panel(
 ) -> None:
     experiment = make_experiment(kind, assignment={"unit": unit})
     one = played(experiment)
-    found = replaying.draws(experiment, one, scope(), n_draws=200, rng=np.random.default_rng(3))
+    found = replaying.draws(experiment, one, frame(experiment), n_draws=200, rng=np.random.default_rng(3))
     assert found.note is None
     W = found.against(1, kind)
     assert set(np.unique(W)) == {0, 1}
@@ -96,7 +98,7 @@ def test_draws_are_those_of_the_mechanism_for_the_products_of_the_panel(
         by_unit = pd.Series(one.unit_id).groupby(one.unit_id).indices.values()
         axis = 1 if kind == "random_days" else 0
         assert all((W.take(rows, axis) == W.take(rows[:1], axis)).all() for rows in by_unit)
-    first = drawing.draw(experiment, "day", scope().products, scope().units, rng=np.random.default_rng(3))
+    first = drawing.draw(experiment, "day", products(), CLUSTERS, rng=np.random.default_rng(3))
     place = pd.Index(first.product_id).get_indexer(pd.Index(one.product_id))
     expected = first.arm[place] if kind == "random_days" else first.arm[place, 0]
     np.testing.assert_array_equal(W[0] if kind == "random_days" else W[:, 0], expected)
@@ -111,15 +113,15 @@ def test_a_part_of_the_products_keeps_its_rows(make_experiment: Make) -> None:
         arm=one.arm[some],
         drawn=one.drawn_arm[some],
     )
-    whole = replaying.draws(experiment, one, scope(), n_draws=20, rng=np.random.default_rng(4))
-    few = replaying.draws(experiment, part, scope(), n_draws=20, rng=np.random.default_rng(4))
+    whole = replaying.draws(experiment, one, frame(experiment), n_draws=20, rng=np.random.default_rng(4))
+    few = replaying.draws(experiment, part, frame(experiment), n_draws=20, rng=np.random.default_rng(4))
     np.testing.assert_array_equal(few.codes, whole.codes[some])
     assert few.note is None
 
 
 def test_strata_that_have_moved_since_the_draw_are_told(make_experiment: Make) -> None:
     experiment = make_experiment("time_bound")
-    moved = scope(units_per_day=np.arange(float(N)))
+    moved = frame(experiment, units_per_day=np.arange(float(N)))
     found = replaying.draws(experiment, played(experiment), moved, n_draws=2, rng=np.random.default_rng(5))
     assert found.note == replaying.OTHER_ARMS
 
@@ -131,14 +133,34 @@ def test_codes_stand_for_arms_and_sequences() -> None:
     assert found.against(2, "crossover").tolist() == [[-1, -1, 1, -1, 0]]
 
 
-def test_the_scope_is_that_of_the_draw() -> None:
-    features = pd.DataFrame({"product_id": ["c", "b", "a"]})
-    assigned = pa.table({"product_id": ["a", "a", "b"], "unit_id": ["u", "u", "v"]})
-    arms = pa.table({"product_id": ["c", "b"], "unit_id": ["w", "v"]})
-    calendar = replaying.scope_of(features, assigned, arms.slice(0, 0))
-    assert calendar.products["product_id"].tolist() == ["a", "b"]
-    assert calendar.units == {"a": "u", "b": "v"}
-    assert replaying.scope_of(features, assigned, arms).products["product_id"].tolist() == ["b", "c"]
+@pytest.mark.parametrize("unit", ["product", "cluster"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_stored_frame_replays_exactly_when_sizes_have_moved(make_experiment: Make, kind: str, unit: str) -> None:
+    experiment = make_experiment(kind, assignment={"unit": unit})
+    one = played(experiment)
+    cells = pa.table({"product_id": one.product_id.tolist(), "unit_id": one.unit_id.tolist()})
+    # a fact is read back from the text of the file
+    facts = json.loads(json.dumps(frame(experiment).facts()))
+    now = products().assign(units_per_day=np.arange(float(N)))
+    tables = (now, cells, cells.slice(0, 0))
+    kept = replaying.frame_of(experiment, *tables, facts)
+    exact = replaying.draws(experiment, one, kept, n_draws=3, rng=np.random.default_rng(5))
+    wanted = replaying.draws(experiment, one, frame(experiment), n_draws=3, rng=np.random.default_rng(5))
+    assert exact.note is None
+    np.testing.assert_array_equal(exact.codes, wanted.codes)
+    anew = replaying.frame_of(experiment, *tables, {})
+    assert replaying.draws(experiment, one, anew, n_draws=3, rng=np.random.default_rng(5)).note == replaying.OTHER_ARMS
+
+
+def test_the_frame_holds_the_products_of_the_draw(make_experiment: Make) -> None:
+    experiment = make_experiment("time_bound")
+    features = products().iloc[:3]
+    assigned = pa.table({"product_id": ["p00", "p00", "p01"], "unit_id": ["p00", "p00", "p01"]})
+    arms = pa.table({"product_id": ["p02", "p01"], "unit_id": ["p02", "p01"]})
+    calendar = replaying.frame_of(experiment, features, assigned, arms.slice(0, 0), {})
+    assert calendar.product_id.tolist() == ["p00", "p01"]
+    # by category, then size
+    assert replaying.frame_of(experiment, features, assigned, arms, {}).product_id.tolist() == ["p02", "p01"]
 
 
 @pytest.mark.parametrize("unit", ["product", "cluster"])
@@ -208,7 +230,7 @@ def test_own_history_passes_in_a_world_of_steady_sales(make_experiment: Make, ki
     primary = science.trimmed(one, science.forecasts(one, method="mean"), method="mean")[0]
     X = pd.DataFrame({"size": np.arange(float(N))})
     rng = np.random.default_rng(6)
-    found = replaying.aa_own_history(experiment, one, primary, X, scope=scope(), rng=rng)
+    found = replaying.aa_own_history(experiment, one, primary, X, frame=frame(experiment), rng=rng)
     assert found.check_name == "aa_own_history"
     assert found.status in ("passed", "informational")
     assert 0.0 < found.value < 0.1
@@ -219,7 +241,7 @@ def test_a_history_without_room_says_what_is_needed(make_experiment: Make) -> No
     experiment = make_experiment("time_bound")
     one = played(experiment, n_history=40)
     primary = science.trimmed(one, science.forecasts(one, method="mean"), method="mean")[0]
-    options: dict[str, Any] = {"scope": scope(), "rng": np.random.default_rng(7)}
+    options: dict[str, Any] = {"frame": frame(experiment), "rng": np.random.default_rng(7)}
     short = replaying.aa_own_history(experiment, one, primary, pd.DataFrame({"a": np.ones(N)}), **options)
     assert short.status == "informational"
     assert short.message.startswith("Not computed: the history of 40 days has no room for a window of 14 days")

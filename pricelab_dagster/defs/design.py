@@ -33,7 +33,8 @@ def drawn_arms(stage: Stage) -> Output:
         facts = bench.lake.metadata(ARMS, experiment.id)
         return Output(stage.read(ARMS), facts=facts, metadata={"frozen": True})
     drawn, facts = _draw(stage)
-    return Output(drawing.drawn_arms_table(drawn, experiment), facts=facts, metadata={**facts, "frozen": False})
+    told = {name: facts[name] for name in ("mechanism", "drawn_as_of", "inclusion_probability")}
+    return Output(drawing.drawn_arms_table(drawn, experiment), facts=facts, metadata={**told, "frozen": False})
 
 
 @experiment_asset(TRIGGERS, reads=[EVENTS, PRODUCTS, ARMS], group="design")
@@ -102,7 +103,7 @@ def assignments(stage: Stage) -> Output:
 
 
 def _draw(stage: Stage) -> tuple[Any, dict[str, object]]:
-    """Return the drawn arms, and what is stored beside them: mechanism, sample and the as-of date of the draw."""
+    """Return the drawn arms, and what is stored beside them: mechanism, sample, strata and as-of date."""
     from pricelab_dagster import drawing, frames
 
     bench, experiment = stage.bench, stage.experiment
@@ -110,8 +111,9 @@ def _draw(stage: Stage) -> tuple[Any, dict[str, object]]:
     sample = scope.sample(experiment, scope.products(bench, experiment, stage.read(FEATURES)), clusters)
     products = frames.to_pandas(stage.read(FEATURES))
     products = products[products["product_id"].isin(set(sample.products))].sort_values("product_id")
-    drawn = drawing.draw(experiment, bench.grain, products, clusters, rng=stage.rng("assignments"))
-    facts: dict[str, object] = {"mechanism": drawn.mechanism, "drawn_as_of": str(bench.as_of)}
+    frame = drawing.Frame.of(experiment, products, clusters)
+    drawn = drawing.draw_from(frame, experiment, bench.grain, rng=stage.rng("assignments"))
+    facts: dict[str, object] = {"mechanism": drawn.mechanism, "drawn_as_of": str(bench.as_of), **frame.facts()}
     return drawn, facts | {"inclusion_probability": sample.inclusion_probability}
 
 

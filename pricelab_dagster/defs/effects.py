@@ -47,8 +47,8 @@ def effects(stage: Stage) -> Output:
     X = frames.attributes(features, one.product_id)
     rng = stage.rng("bootstrap")
     found = list(estimating.estimates(experiment, one, trimmed, leaves, doses=doses, X=X, rng=rng))
-    scope = replaying.scope_of(features, stage.read(ASSIGNMENTS), stage.read(ARMS))
-    found += replaying.randomization_rows(experiment, one, trimmed, leaves, found, scope=scope, rng=stage.rng("replay"))
+    frame = replaying.frame_of(experiment, features, stage.read(ASSIGNMENTS), stage.read(ARMS), _drawn_beside(stage))
+    found += replaying.randomization_rows(experiment, one, trimmed, leaves, found, frame=frame, rng=stage.rng("replay"))
     running = bench.status(experiment) is Status.RUNNING
     rows = frames.effects_table(
         experiment,
@@ -78,7 +78,7 @@ def diagnostics(stage: Stage) -> Output:
     """
     from pricelab_dagster import checks, disturbing, frames, replaying
 
-    one = frames.load_panel(stage.bench, stage.experiment)
+    one, facts = frames.load_panel(stage.bench, stage.experiment), _drawn_beside(stage)
     features = frames.to_pandas(stage.read(FEATURES))
     found = checks.run(
         stage.experiment,
@@ -92,10 +92,10 @@ def diagnostics(stage: Stage) -> Output:
             )
         ),
         effects=frames.to_pandas(stage.read(EFFECTS)),
-        facts=stage.bench.lake.metadata(ASSIGNMENTS, stage.experiment.id),
+        facts=facts,
         arms=frames.to_pandas(stage.read(ARMS)),
         draws=frames.to_pandas(stage.read(DRAWS)),
-        scope=replaying.scope_of(features, stage.read(ASSIGNMENTS), stage.read(ARMS)),
+        frame=replaying.frame_of(stage.experiment, features, stage.read(ASSIGNMENTS), stage.read(ARMS), facts),
         others=disturbing.neighbours(stage.bench, stage.experiment, stage.read(FEATURES)),
         rng=stage.rng("diagnostics"),
     )
@@ -105,6 +105,10 @@ def diagnostics(stage: Stage) -> Output:
         metadata={"failed": ", ".join(failed) or "none"},
         checks=_verdicts(found),
     )
+
+
+def _drawn_beside(stage: Stage) -> dict[str, object]:
+    return stage.bench.lake.metadata(ASSIGNMENTS, stage.experiment.id)
 
 
 def _verdicts(found: "list[Diagnostic]") -> list[dg.AssetCheckResult]:
