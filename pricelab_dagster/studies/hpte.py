@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pricelab_dagster.science import affinity, bootstrap, hpte
 from pricelab_dagster.science import panel as science
-from pricelab_dagster.studies import figures, job_training, placebo_designs, resume
+from pricelab_dagster.studies import figures, invariances, job_training, placebo_designs, resume
 from pricelab_dagster.studies.bars import Bar, at_least, at_most, verdict
 from pricelab_dagster.studies.cases import Case, Planted, Size
 from pricelab_dagster.studies.planted import plant
@@ -129,8 +129,9 @@ def run(
 ) -> pa.Table:
     """Return one row per figure, as `READING` describes them; draws that `out` already holds are not repeated.
 
-    `real` adds the comparison of real people whose answer is known (`job_training`) and experiments without treatment
-    on real sales (`placebo_designs`), of which twice as many are drawn, 2,000 at the most.
+    `real` adds what must not move an estimate (`invariances`), the comparison of real people whose answer is known
+    (`job_training`), and experiments without treatment on real sales (`placebo_designs`), of which twice as many are
+    drawn, 2,000 at the most.
     """
     done = {(row["setting"], row["part"], row["replication"]) for row in resume.read(out)}
     jobs: list[Job] = []
@@ -152,8 +153,10 @@ def run(
     simulated = summary(sorted(rows, key=lambda row: row["replication"]), settings)
     if not real:
         return simulated
+    report("what must not move an estimate, and what must flip it")
+    found = list(invariances.rows())
     report("job training, where the experiment's answer is known")
-    found = list(job_training.rows())
+    found += job_training.rows()
     report("experiments without treatment on Complete Journey")
     found += placebo_designs.rows(min(2 * replications, PLACEBO_DRAWS))
     return pa.concat_tables([simulated, pa.Table.from_pylist(found, schema=simulated.schema)])

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from pricelab_dagster.studies import figures, hpte, job_training, placebo_designs
+from pricelab_dagster.science import bootstrap
+from pricelab_dagster.studies import figures, hpte, invariances, job_training, placebo_designs
 from pricelab_dagster.studies.bars import Bar, at_least, at_most, verdict
 from pricelab_dagster.studies.cases import Size
 from pricelab_dagster.studies.figures import Bounded
@@ -142,6 +144,20 @@ def test_job_training_is_read_as_the_experiment_says_where_splits_and_estimand_a
     assert right < 0.5 * miss["difference_in_differences"]
     # the surveyed men would have gained otherwise: means over them, or over the overlap, are other effects
     assert all(right < other for name, other in miss.items() if name != "experiment")
+
+
+def test_rules_of_invariance_hold_and_tell_an_estimator_that_breaks_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {row["reached"] for row in invariances.rows()} == {"yes"}
+    estimate = invariances.hpte.estimate
+
+    def blind_to_units(D: np.ndarray, W: np.ndarray, **options: Any) -> Any:
+        weights = bootstrap.poisson_weights(np.arange(len(D)), n_replicates=20, rng=np.random.default_rng(0))
+        return estimate(D, W + 0.0, **options | {"units": None, "weights": weights})
+
+    monkeypatch.setattr(invariances.hpte, "estimate", blind_to_units)
+    broken = {row["reference"] for row in invariances.rows() if row["reached"] == "no"}
+    assert any(rule.startswith("rows 10 times") for rule in broken)
+    assert any(rule.startswith("rows shuffled") for rule in broken)
 
 
 def test_a_cut_by_hand() -> None:
