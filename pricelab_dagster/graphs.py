@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,44 @@ from pricelab_dagster.science import clusters, substitutes
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import EDGES, Workbench
 
-MAX_CLUSTER_SIZE = 12
 EDGE_SCHEMA = pa.schema(
     [field for field in TABLES[EDGES].schema if field.name not in ("experiment_id", "q_value", "shrunk_effect")]
 )
 
 
+class Floors(TypedDict, total=False):
+    """What a product's history must hold: mean units in a period, and standard deviation of the log price."""
+
+    min_units: float
+    min_price_sd: float
+
+
+def by_class(bench: Workbench, features: pd.DataFrame) -> pd.DataFrame:
+    """Return the features with the fine class, inside which substitutes are looked for, in the place of the category.
+
+    A product without a class is alone in one of its own.
+    """
+    within = bench.lab.config.substitutes.within
+    if within == "category":
+        return features
+    found, alone = features[within], "only " + features["product_id"]
+    return features.assign(category=found.astype(str).where(found.notna(), alone))
+
+
 def categories(features: pd.DataFrame, scope: Sequence[str]) -> list[str]:
-    """Return the sorted categories of the scope's products."""
+    """Return the sorted classes of the scope's products."""
     return sorted(set(features.loc[features["product_id"].isin(set(scope)), "category"]))
+
+
+def settings(bench: Workbench) -> dict[str, object]:
+    """Return what the lab sets otherwise than by default about substitutes."""
+    return bench.lab.config.substitutes.model_dump(exclude_defaults=True)
+
+
+def floors(bench: Workbench) -> Floors:
+    """Return the floors of sales and price movement."""
+    found = bench.lab.config.substitutes
+    return {"min_units": found.min_units, "min_price_sd": found.min_price_sd}
 
 
 def history(bench: Workbench, experiment: Experiment, features: pd.DataFrame) -> pa.Table:
@@ -41,10 +71,10 @@ def history(bench: Workbench, experiment: Experiment, features: pd.DataFrame) ->
     return bench.engine.sql(query, tables=tables, parameters=bench.parameters(experiment))
 
 
-def category_edges(rows: pa.Table, *, season: int) -> pa.Table:
-    """Return the edges of one category from its rows, sorted by product and period."""
+def category_edges(rows: pa.Table, *, season: int, **floors: Unpack[Floors]) -> pa.Table:
+    """Return the edges of one class from its rows, sorted by product and period."""
     product_id, units, price = _grids(rows)
-    found = substitutes.category_edges(product_id, units, price, season=season).frame()
+    found = substitutes.category_edges(product_id, units, price, season=season, **floors).frame()
     return pa.Table.from_pandas(found, preserve_index=False).select(EDGE_SCHEMA.names)
 
 
@@ -55,12 +85,15 @@ def finish_edges(edges: pa.Table, features: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(substitutes.finish_edges(to_pandas(edges), described), preserve_index=False)
 
 
-def placebo(rows: pa.Table, edges: pa.Table, *, season: int, rng: np.random.Generator) -> substitutes.Placebo:
-    """Return how often pairs of different categories, which cannot be substitutes, look like edges."""
+def placebo(
+    rows: pa.Table, edges: pa.Table, *, season: int, rng: np.random.Generator, **floors: Unpack[Floors]
+) -> substitutes.Placebo:
+    """Return how often pairs of different classes, which cannot be substitutes, look like edges."""
     product_id, units, price = _grids(rows)
     category = dict(zip(rows["product_id"].to_pylist(), rows["category"].to_pylist(), strict=True))
     labels = np.array([category[product] for product in product_id], dtype=object)
-    return substitutes.placebo_rate(product_id, units, price, labels, scale=_null_scale(edges), season=season, rng=rng)
+    scale = _null_scale(edges)
+    return substitutes.placebo_rate(product_id, units, price, labels, scale=scale, season=season, rng=rng, **floors)
 
 
 def _null_scale(edges: pa.Table) -> float:
@@ -75,8 +108,8 @@ def _null_scale(edges: pa.Table) -> float:
 
 
 def edges_of(bench: Workbench, rows: pa.Table, features: pd.DataFrame) -> pa.Table:
-    """Return the graph of substitutes from `history` rows, category by category."""
-    kernel = partial(category_edges, season=7 // bench.days_per_period)
+    """Return the graph of substitutes from `history` rows, class by class."""
+    kernel = partial(category_edges, season=7 // bench.days_per_period, **floors(bench))
     return finish_edges(bench.engine.by_group(rows, "category", kernel, schema=EDGE_SCHEMA), features)
 
 
@@ -84,19 +117,51 @@ def scope_clusters(
     bench: Workbench, experiment: Experiment, features: pd.DataFrame, scope: Sequence[str], *, seed: int = 0
 ) -> pa.Table:
     """Return the clusters of a scope from the history alone, without the lake."""
-    inside = features[features["category"].isin(set(categories(features, scope)))]
+    classed = by_class(bench, features)
+    inside = classed[classed["category"].isin(set(categories(classed, scope)))]
     edges = edges_of(bench, history(bench, experiment, inside), inside)
-    return cluster(edges, scope, max_size=MAX_CLUSTER_SIZE, seed=seed)
+    wanted = experiment.assignment.clusters
+    return cluster(edges, scope, method=wanted.method, max_size=wanted.max_size, seed=seed)
 
 
-def cluster(edges: pa.Table, scope: Sequence[str], *, max_size: int, seed: int) -> pa.Table:
+def drift(edges: pa.Table, before: pa.Table) -> dict[str, float | int]:
+    """Return how a graph differs from an earlier one over the pairs that both identify.
+
+    `pairs` in common, the `correlation` of their effects, how many pairs are bound in both (`kept`), in the new one
+    alone (`new`) and in the old one alone (`gone`).
+    """
+    key = ["product_id", "on_price_of"]
+    new, old = (frame[frame["effect"].notna()].set_index(key) for frame in map(to_pandas, (edges, before)))
+    common = new.index.intersection(old.index)
+    effects = [frame.loc[common, "effect"].to_numpy(dtype=float) for frame in (new, old)]
+    bound = [
+        set(map(tuple, substitutes.graph_edges(frame.loc[common].reset_index()).edges.tolist())) for frame in (new, old)
+    ]
+    varied = len(common) > 1 and all(np.ptp(values) > 0 for values in effects)
+    return {
+        "pairs": len(common),
+        "correlation": float(np.corrcoef(*effects)[0, 1]) if varied else float("nan"),
+        "kept": len(bound[0] & bound[1]),
+        "new": len(bound[0] - bound[1]),
+        "gone": len(bound[1] - bound[0]),
+    }
+
+
+def cluster(
+    edges: pa.Table, scope: Sequence[str], *, max_size: int, seed: int, method: clusters.Method = "leiden"
+) -> pa.Table:
     """Return the cluster of each product of the scope; a cluster is named after its first product."""
     members = set(scope)
     frame = to_pandas(edges)
     frame = frame[frame["product_id"].isin(members) & frame["on_price_of"].isin(members)]
     graph = substitutes.graph_edges(frame)
     labels = clusters.partition(
-        graph.edges, weights=graph.weights, nodes=list(scope), max_size=max_size, rng=np.random.default_rng(seed)
+        graph.edges,
+        weights=graph.weights,
+        nodes=list(scope),
+        method=method,
+        max_size=max_size,
+        rng=np.random.default_rng(seed),
     )
     frame = pd.DataFrame({"product_id": list(scope), "label": labels})
     named = frame.groupby("label")["product_id"].transform("min")

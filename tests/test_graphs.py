@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from pricelab_dagster import graphs
 from pricelab_dagster.engine import Engine
 from pricelab_dagster.lab import Experiment
+from pricelab_dagster.lab.config import Substitutes
 from pricelab_dagster.lake import shape
 from pricelab_dagster.science import substitutes
 from pricelab_dagster.tables import TABLES
@@ -82,6 +84,16 @@ def bench(tmp_path: Path) -> Workbench:
 def test_the_categories_of_a_scope_are_each_named_once() -> None:
     assert graphs.categories(features(), ["s0", "b1", "b3", "unknown"]) == ["BREAD", "SOAP"]
     assert graphs.categories(features(), []) == []
+
+
+def test_the_fine_class_takes_the_place_of_the_category(bench: Workbench) -> None:
+    rows = pd.DataFrame({"product_id": ["a", "b", "c"], "category": "MILK", "size": [1.0, None, 1.0]})
+    assert graphs.by_class(bench, rows) is rows
+    config = bench.lab.config.model_copy(update={"substitutes": Substitutes.model_construct(within="size")})
+    fine = Workbench(replace(bench.lab, config=config))
+    assert graphs.by_class(fine, rows)["category"].tolist() == ["1.0", "only b", "1.0"]
+    assert graphs.settings(bench) == {}
+    assert graphs.floors(bench) == {"min_units": 1.0, "min_price_sd": 0.01}
 
 
 def test_history_is_that_of_the_wanted_products_before_the_start(bench: Workbench, make_experiment: Make) -> None:
@@ -167,6 +179,43 @@ def test_clusters_do_not_depend_on_the_order_of_the_edges() -> None:
     first = graphs.cluster(edges(), scope, max_size=12, seed=0)
     shuffled = edges().take(np.random.default_rng(1).permutation(10))
     assert graphs.cluster(shuffled, scope, max_size=12, seed=0) == first
+
+
+def test_the_method_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        graphs.clusters, "partition", lambda *_, nodes, method, **__: asked.append(method) or np.arange(len(nodes))
+    )
+    for method in ("leiden", "louvain", "severing"):
+        graphs.cluster(edges(), ["a", "b"], max_size=12, seed=0, method=method)
+    assert asked == ["leiden", "louvain", "severing"]
+
+
+def test_drift_counts_what_both_graphs_identify() -> None:
+    before = """
+        a b 0.4 3.0
+        b a 0.2 3.0
+        c d 0.5 1.0
+        d c 0.3 1.0
+        b e -0.5 3.0
+        e b -0.5 3.0
+        x y 0.5 3.0
+        y x 0.5 3.0
+    """
+    found = graphs.drift(edges(), edges(before))
+    # a b stays, c d is new; x y is not in the new graph
+    assert {name: found[name] for name in ("pairs", "kept", "new", "gone")} == {
+        "pairs": 6,
+        "kept": 1,
+        "new": 1,
+        "gone": 0,
+    }
+    assert found["correlation"] == pytest.approx(
+        np.corrcoef([0.5, 0.4, 0.5, 0.5, -0.5, -0.5], [0.4, 0.2, 0.5, 0.3, -0.5, -0.5])[0, 1]
+    )
+    swapped = graphs.drift(edges(before), edges())
+    assert (swapped["kept"], swapped["new"], swapped["gone"]) == (1, 0, 1)
+    assert np.isnan(graphs.drift(edges("a b 0.5 3.0"), edges("c d 0.5 3.0"))["correlation"])
 
 
 def test_no_cluster_exceeds_its_cap() -> None:

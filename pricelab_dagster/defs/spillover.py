@@ -8,6 +8,7 @@ from pricelab_dagster import scope
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset, shared_output
 from pricelab_dagster.tables import TABLES
 
+VERSION_LETTERS = 12
 FEATURES, EDGES, CLUSTERS = (
     "intermediate.int_product_features",
     "spillover.substitute_edges",
@@ -17,27 +18,48 @@ FEATURES, EDGES, CLUSTERS = (
 
 @experiment_asset(EDGES, reads=["intermediate.int_product_days", FEATURES], group="spillover")
 def substitute_edges(stage: Stage) -> Output:
-    """One row per ordered pair of products of a category: what the price of one does to the demand for the other.
+    """One row per ordered pair of products of a class: what the price of one does to the demand for the other.
 
-    Estimated on the history before the start, over the categories that the experiment touches; pairs that the history
-    does not identify say why.
+    Estimated on the history before the start, over the classes that the experiment touches; pairs that the history does
+    not identify say why.
     """
     from pricelab_dagster import frames, graphs
 
     bench, experiment = stage.bench, stage.experiment
-    features = frames.to_pandas(stage.read(FEATURES))
+    features = graphs.by_class(bench, frames.to_pandas(stage.read(FEATURES)))
     touched = graphs.categories(features, scope.products(bench, experiment, stage.read(FEATURES)))
-    key = bench.shared_key(experiment, reads=[FEATURES], scope=touched)
+    set_here = graphs.settings(bench)
+    key = bench.shared_key(experiment, reads=[FEATURES], scope=[touched, set_here] if set_here else touched)
 
     inside = features[features["category"].isin(set(touched))]
     rows = graphs.history(bench, experiment, inside)
     season = 7 // bench.days_per_period
 
     output = shared_output(stage, EDGES, key, lambda: graphs.edges_of(bench, rows, inside))
-    placebo = graphs.placebo(rows, output.rows, season=season, rng=np.random.default_rng(int(key[:8], 16)))
+    rng, floors = np.random.default_rng(int(key[:8], 16)), graphs.floors(bench)
+    placebo = graphs.placebo(rows, output.rows, season=season, rng=rng, **floors)
     identified = pc.sum(pc.is_valid(output.rows["effect"])).as_py() or 0
     metadata = {"identified": identified, "placebo_rate": placebo.rate, "placebo_pairs": placebo.n_pairs}
-    return Output(output.rows, output.facts, {**output.metadata, **metadata})
+    facts = {**output.facts, "version": key[:VERSION_LETTERS], "cut_off": experiment.start.isoformat()}
+    told = {"version": facts["version"], "drift": _drift(stage, output.rows)}
+    return Output(output.rows, facts, {**output.metadata, **metadata, **told})
+
+
+def _drift(stage: Stage, rows: pa.Table) -> str:
+    """Return in words how the graph differs from the last one of the lab that was learned up to an earlier day."""
+    from pricelab_dagster import graphs
+
+    lake, own = stage.bench.lake, stage.experiment.start.isoformat()
+    cut_offs = {other: str(lake.metadata(EDGES, other).get("cut_off", "")) for other in lake.partitions(EDGES)}
+    for cut_off, other in sorted(((day, name) for name, day in cut_offs.items() if "" < day < own), reverse=True):
+        found = graphs.drift(rows, lake.read(EDGES, other))
+        if found["pairs"]:
+            return (
+                f"against the graph of {other}, up to {cut_off}: {found['pairs']} ordered pairs in common, their "
+                f"effects correlate {found['correlation']:.2f}; of the pairs that bind clusters {found['kept']} stay, "
+                f"{found['new']} are new, {found['gone']} are gone"
+            )
+    return "no earlier graph over these products"
 
 
 @experiment_asset(CLUSTERS, reads=[EDGES, FEATURES], group="spillover")
@@ -47,12 +69,16 @@ def product_clusters(stage: Stage) -> Output:
 
     bench, experiment = stage.bench, stage.experiment
     covered = scope.products(bench, experiment, stage.read(FEATURES))
-    key = bench.shared_key(experiment, reads=[EDGES], scope=covered)
+    wanted = experiment.assignment.clusters
+    set_here = wanted.model_dump(exclude_defaults=True)
+    key = bench.shared_key(experiment, reads=[EDGES], scope=[covered, set_here] if set_here else covered)
     output = shared_output(
         stage,
         CLUSTERS,
         key,
-        lambda: graphs.cluster(stage.read(EDGES), covered, max_size=graphs.MAX_CLUSTER_SIZE, seed=int(key[:8], 16)),
+        lambda: graphs.cluster(
+            stage.read(EDGES), covered, method=wanted.method, max_size=wanted.max_size, seed=int(key[:8], 16)
+        ),
     )
     sizes = frames.to_pandas(output.rows)["cluster_id"].value_counts()
     metadata = {"clusters": len(sizes), "largest_cluster": int(sizes.max()), "alone": int((sizes == 1).sum())}

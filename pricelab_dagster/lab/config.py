@@ -175,6 +175,21 @@ class Notify(Model):
     )
 
 
+class Substitutes(Model):
+    """Which pairs of products may be substitutes, and what their history must hold."""
+
+    within: Text = Field(
+        default="category",
+        description="The fine class inside which pairs are looked for: category, or one of products.attributes.",
+    )
+    min_units: float = Field(
+        default=1.0, gt=0, description="The floor of a product's mean units in a period; below it nothing is learned."
+    )
+    min_price_sd: float = Field(
+        default=0.01, gt=0, description="The floor of the standard deviation of a product's log price."
+    )
+
+
 class EngineChoice(Model):
     """What runs the SQL."""
 
@@ -188,12 +203,24 @@ class LabConfig(Model):
     products: ProductsSource | None = Field(default=None, description="The products source with its columns.")
     prices: Prices | None = Field(default=None, description="The prices of other policies.")
     events: EventsSource | None = Field(default=None, description="The source of events that trigger experiments.")
+    substitutes: Substitutes = Field(
+        default=Substitutes(), description="The pairs of products that may be substitutes."
+    )
     time_zone: Annotated[str, AfterValidator(_time_zone)] = Field(
         default="UTC", description="The time zone in which timestamps become dates."
     )
     schedule: Schedule = Field(default=Schedule(), description="The schedule of the refresh.")
     notify: Notify | None = Field(default=None, description="The place that messages go to.")
     engine: EngineChoice = Field(default=EngineChoice(), description="The engine that runs the SQL.")
+
+    @model_validator(mode="after")
+    def _known_class(self) -> Self:
+        known = ("category", *(self.products.attributes if self.products else ()))
+        if self.substitutes.within not in known:
+            allowed = f"one of {', '.join(known)}"
+            remedy = "Name it under products.attributes first."
+            raise Rule(allowed, remedy, "substitutes.within", self.substitutes.within)
+        return self
 
     def sources(self) -> dict[str, Source]:
         """The declared sources by key: sales, products, prices.incumbent, events."""

@@ -72,10 +72,20 @@ class AssignmentSource(Source):
     columns: AssignmentColumns = AssignmentColumns()
 
 
+class Clusters(Model):
+    """How dense clusters of substitutes are cut from their graph."""
+
+    method: Literal["leiden", "louvain", "severing"] = Field(
+        default="leiden", description="The algorithm that searches the graph for dense regions."
+    )
+    max_size: Annotated[int, Field(ge=2)] = Field(default=12, description="The largest number of products in one.")
+
+
 class Assignment(Model):
     """How units get their arms: drawn here, or imported."""
 
     unit: Unit = Field(default="product", description="The unit that is assigned: product or cluster.")
+    clusters: Clusters = Field(default=Clusters(), description="The clusters that are assigned, or sampled.")
     share: Share = Field(default=0.5, description="The part of the units that is treated.")
     seed: Seed = Field(default=7, description="The seed of the draw.")
     source: Text | None = Field(
@@ -194,6 +204,8 @@ class Experiment(ExperimentFile):
         if self.guard.endings is None:
             # a key added later must not make a design look changed that was drawn without it
             del data["guard"]["endings"]
+        if self.assignment.clusters == Clusters():
+            del data["assignment"]["clusters"]
         return _without(data, MAY_CHANGE)
 
     def fingerprint(self) -> str:

@@ -32,6 +32,7 @@ def test_a_minimal_lab(make_lab: Any) -> None:
         "products": None,
         "prices": None,
         "events": None,
+        "substitutes": {"within": "category", "min_units": 1.0, "min_price_sd": 0.01},
         "time_zone": "UTC",
         "schedule": {"cron": "0 5 * * *"},
         "notify": None,
