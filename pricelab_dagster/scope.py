@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from pricelab_dagster.engine import EngineError
@@ -41,10 +42,17 @@ def products(bench: Workbench, experiment: Experiment, features: pa.Table) -> li
     return found
 
 
-def sample(experiment: Experiment, covered: Sequence[str], clusters: Mapping[str, str]) -> Sample:
+def sample(
+    experiment: Experiment,
+    covered: Sequence[str],
+    clusters: Mapping[str, str],
+    *,
+    rng: np.random.Generator | None = None,
+) -> Sample:
     """Return the sample of a scope: each unit, product or cluster, has the same probability to be in it.
 
-    `clusters` names the cluster of each product; it is read when clusters are sampled.
+    `clusters` names the cluster of each product; it is read when clusters are sampled. `rng` draws another sample than
+    the experiment's own.
     """
     wanted = experiment.scope.sample
     if wanted.share == 1.0:
@@ -52,7 +60,7 @@ def sample(experiment: Experiment, covered: Sequence[str], clusters: Mapping[str
     unit_of = {product: clusters[product] if wanted.unit == "cluster" else product for product in covered}
     units = sorted(set(unit_of.values()))
     size = max(1, round(wanted.share * len(units)))
-    rng = stage_rng(wanted.seed, experiment.id, "sample")
+    rng = rng or stage_rng(wanted.seed, experiment.id, "sample")
     drawn = set(rng.choice(units, size=size, replace=False).tolist())
     return Sample(sorted(product for product in covered if unit_of[product] in drawn), size / len(units))
 

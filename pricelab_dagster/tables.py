@@ -430,6 +430,28 @@ _SPECS = [
         partitioned=True,
     ),
     TableSpec(
+        "experiment.pair_probabilities",
+        _columns(
+            _EXPERIMENT
+            + """
+            product_id              | text  | the first of two neighbours in the graph, in the order of the alphabet
+            neighbour_id            | text  | the second
+            both_treated            | real  | probability that both are in the experiment and treated
+            treated_control         | real  | that the first is treated and the second control
+            control_treated         | real  | that the first is control and the second treated
+            both_control            | real  | that both are control
+            treated_out             | real  | that the first is treated and the second outside the experiment
+            control_out             | real  | that the first is control and the second outside
+            out_treated             | real  | that the first is outside and the second treated
+            out_control             | real  | that the first is outside and the second control
+            both_out                | real  | that both are outside
+            n_draws                 | whole | draws behind the frequencies; 0 where the probabilities are exact
+        """
+        ),
+        ("product_id", "neighbour_id"),
+        partitioned=True,
+    ),
+    TableSpec(
         "experiment.spillover_effects",
         _columns(
             _EXPERIMENT
@@ -437,13 +459,14 @@ _SPECS = [
             metric       | text  | units, revenue, profit or price
             scale        | text  | relative or level
             component    | text  | direct, spillover or total
-            estimator    | text  | how it is weighted
+            estimator    | text  | exposure_linear, exposure_hajek, exposure_horvitz_thompson; uncorrected: the headline
+            estimand     | text  | what the number estimates, in words
         """
             + _EFFECT_VALUES
             + """
             n_units      | whole | products with overlap
             n_no_overlap | whole | products left out for want of overlap
-            reason       | text  | why a value is null
+            reason       | text  | why a value is null, or what to mind
         """
         ),
         ("metric", "scale", "component", "estimator"),

@@ -10,6 +10,7 @@ select
     scale,
     component,
     estimator,
+    estimand,
     effect,
     se,
     ci_lower,

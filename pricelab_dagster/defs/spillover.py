@@ -1,14 +1,18 @@
 """Spillover: the graph of substitutes and its clusters, both learned before the experiment starts."""
 
+import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pricelab_dagster import scope
+from pricelab_dagster.defs.effects import ARMS, EFFECTS
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset, shared_output
+from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, PLAN, TRIMMED
+from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.tables import TABLES
 
-VERSION_LETTERS = 12
+PAIRS, VERSION_LETTERS = "experiment.pair_probabilities", 12
 FEATURES, EDGES, CLUSTERS = (
     "intermediate.int_product_features",
     "spillover.substitute_edges",
@@ -85,28 +89,65 @@ def product_clusters(stage: Stage) -> Output:
     return Output(output.rows, output.facts, {**output.metadata, **metadata})
 
 
+@experiment_asset(PAIRS, reads=[FEATURES, EDGES, CLUSTERS, ASSIGNMENTS, ARMS], group="spillover")
+def pair_states(stage: Stage) -> Output:
+    """One row per pair of neighbours in the graph: how probable each joint state of the two is in the first period.
+
+    States are outside the experiment, treated and control, from the design and the sample. Empty for an imported
+    assignment, whose mechanism is not known.
+    """
+    from pricelab_dagster import drawing, frames, replaying, spillovers
+
+    bench, experiment = stage.bench, stage.experiment
+    schema = TABLES[PAIRS].schema
+    if experiment.assignment.source is not None:
+        return Output(schema.empty_table(), facts={"reason": spillovers.IMPORTED})
+    covered = scope.products(bench, experiment, stage.read(FEATURES))
+    graph = spillovers.Graph.of(frames.to_pandas(stage.read(EDGES)), covered)
+    features, rng = frames.to_pandas(stage.read(FEATURES)), stage.rng("pair probabilities")
+    if experiment.scope.sample.share < 1.0:
+        table = stage.read(CLUSTERS)
+        clusters = dict(zip(*(table[name].to_pylist() for name in ("product_id", "cluster_id")), strict=True))
+
+        def frame_of(source: np.random.Generator) -> drawing.Frame:
+            drawn = scope.sample(experiment, covered, clusters, rng=source).products
+            return drawing.Frame.of(experiment, features[features["product_id"].isin(set(drawn))], clusters)
+
+        found = spillovers.sampled_pair_states(graph, experiment, bench.grain, frame_of, rng=rng)
+    else:
+        facts = bench.lake.metadata(ASSIGNMENTS, experiment.id)
+        frame = replaying.frame_of(experiment, features, stage.read(ASSIGNMENTS), stage.read(ARMS), facts)
+        found = spillovers.pair_states(graph, experiment, bench.grain, frame, rng=rng)
+    rows = spillovers.pair_table(experiment, graph, found)
+    return Output(rows, metadata={"exact": found.n_draws == 0, "pairs": rows.num_rows})
+
+
 @experiment_asset(
     "experiment.spillover_effects",
-    reads=["experiment.effects", EDGES, "experiment.assignments"],
+    reads=[EFFECTS, TRIMMED, DETRENDED, ASSIGNMENTS, ARMS, FEATURES, EDGES, DAYS, PLAN],
     group="effects",
     after_start=True,
 )
 def spillover_effects(stage: Stage) -> Output:
-    """One row per metric, scale and component: direct, spillover and total effect, or why they are not identified."""
-    reason = "not identified: exposure weighting is not part of this version; assign by cluster to prevent spillover"
-    effects = stage.read("experiment.effects").to_pylist()
-    keys = sorted({(row["metric"], row["scale"]) for row in effects})
-    rows = [
-        {
-            "experiment_id": stage.experiment.id,
-            "metric": metric,
-            "scale": scale,
-            "component": component,
-            "estimator": "exposure_hajek",
-            "reason": reason,
-        }
-        for metric, scale in keys
-        for component in ("direct", "spillover", "total")
-    ]
+    """One row per metric, scale, component and estimator: direct, spillover and total effect beside the uncorrected.
+
+    Exposure to treated neighbours is weighed by the probabilities of the recorded mechanism; what is not identified
+    says why.
+    """
+    from pricelab_dagster import frames, replaying, spillovers
+
+    bench, experiment = stage.bench, stage.experiment
+    one = frames.load_panel(bench, experiment)
+    trimmed = frames.read_trimmed(one, stage.read(DETRENDED), stage.read(TRIMMED))
+    features = frames.to_pandas(stage.read(FEATURES))
+    covered = scope.products(bench, experiment, stage.read(FEATURES))
+    graph = spillovers.Graph.of(frames.to_pandas(stage.read(EDGES)), [*covered, *one.product_id])
+    facts = bench.lake.metadata(ASSIGNMENTS, experiment.id)
+    frame = replaying.frame_of(experiment, features, stage.read(ASSIGNMENTS), stage.read(ARMS), facts)
+    quoted = spillovers.quoted(frames.to_pandas(stage.read(EFFECTS)))
+    so_far = bench.through(experiment).isoformat() if bench.status(experiment) is Status.RUNNING else None
+    rng = stage.rng("exposure")
+    found = spillovers.rows(experiment, one, trimmed, graph, quoted, frame, so_far=so_far, rng=rng)
     schema = TABLES["experiment.spillover_effects"].schema
-    return Output(pa.Table.from_pylist(rows, schema=schema), metadata={"reason": reason})
+    rows = pa.Table.from_pylist([{"experiment_id": experiment.id, **row} for row in found], schema=schema)
+    return Output(rows, metadata={"effects": dg.MarkdownMetadataValue(spillovers.markdown(rows))})

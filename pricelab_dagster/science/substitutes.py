@@ -257,12 +257,13 @@ def placebo_rate(
     return Placebo(float(np.mean(known / scale > EDGE_Z)), len(known), None)
 
 
-def graph_edges(frame: pd.DataFrame) -> GraphEdges:
+def graph_edges(frame: pd.DataFrame, *, either_sign: bool = False) -> GraphEdges:
     """Pairs of substitutes for clustering: scaled z > 1.645 and mean effect of the known directions > .1.
 
     No estimand: a screen. A missed edge costs bias, a false one little error, hence the low bar. The weight is z, the
     strength of the evidence: a large effect that is known badly should not decide where the graph is cut.
-    Rows of `finish_edges` in, each unordered pair once out, sorted by both ids.
+    Rows of `finish_edges` in, each unordered pair once out, sorted by both ids. `either_sign` takes pairs with z and
+    effect below the negative of both bounds too, with weight -z: who is exposed to whom, also by a halo.
     """
     known = frame[np.isfinite(frame["effect"].to_numpy(dtype=np.float64))]
     if known.empty:
@@ -270,7 +271,8 @@ def graph_edges(frame: pd.DataFrame) -> GraphEdges:
     first, second = statistics.ordered(known)
     pairs = pd.DataFrame({"first": first, "second": second, "effect": known["effect"], "z": known["z"]})
     means = pairs.groupby(["first", "second"], sort=True).mean().reset_index()
-    kept = means[(means["z"] > EDGE_Z) & (means["effect"] > EDGE_EFFECT)]
+    sign = np.where(either_sign & (means["z"] < 0), -1.0, 1.0)
+    kept = means.assign(z=sign * means["z"])[(sign * means["z"] > EDGE_Z) & (sign * means["effect"] > EDGE_EFFECT)]
     return GraphEdges(kept[["first", "second"]].to_numpy(dtype=object), kept["z"].to_numpy(dtype=np.float64))
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pricelab_dagster import audit, checks, frames, validate
+from pricelab_dagster import audit, checks, frames, spillovers, validate
 from pricelab_dagster.lab import LabError
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import Workbench
@@ -21,6 +21,7 @@ BEFORE_THE_START = (
     "experiment.drawn_arms",
     "experiment.triggers",
     "experiment.assignments",
+    "experiment.pair_probabilities",
     "experiment.price_plan",
 )
 SIGMAS = 4.0  # a sound estimate leaves this band once in 16,000 draws
@@ -161,9 +162,26 @@ def test_effects_of_a_running_experiment_say_so(played):
 
 def test_spillover_effects_are_null_with_a_reason(played):
     rows = read(played, "experiment.spillover_effects", "cut")
-    assert set(rows["component"]) == {"direct", "spillover", "total"}
-    assert rows[["effect", "se", "ci_lower", "ci_upper"]].isna().all(axis=None)
-    assert rows["reason"].str.startswith("not identified: ").all()
+    uncorrected = rows["estimator"] == spillovers.UNCORRECTED
+    corrected = rows[~uncorrected]
+    assert set(corrected["component"]) == {"direct", "spillover", "total"}
+    assert corrected[["effect", "se", "ci_lower", "ci_upper"]].isna().all(axis=None)
+    assert corrected["reason"].eq(spillovers.NO_GRAPH).all()
+    effects = read(played, "experiment.effects", "cut")
+    headline = effects[effects["is_headline"]].set_index("metric")["effect"]
+    relative = rows[uncorrected & (rows["scale"] == "relative")].set_index("metric")["effect"]
+    assert relative.to_dict() == headline.to_dict()
+
+
+def test_the_graph_names_its_version_and_the_day_it_was_learned_up_to(played):
+    lake = Workbench.open(played).lake
+    facts = {name: lake.metadata("spillover.substitute_edges", name) for name in ("cut", "going")}
+    assert [one["cut_off"] for one in facts.values()] == ["2024-04-01", "2024-04-22"]
+    assert len({one["version"] for one in facts.values()}) == 2
+
+
+def test_pairs_without_a_graph_have_no_rows(played):
+    assert read(played, "experiment.pair_probabilities", "cut").empty
 
 
 def test_short_history_names_the_edges_it_cannot_identify(played):
