@@ -1,17 +1,22 @@
 """The diagnostics of one experiment: which checks apply to it, on which of its tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pricelab_dagster import disturbing, drawing, replaying
 from pricelab_dagster.lab import CONTROL, DOSE_LINE, Experiment
 from pricelab_dagster.science import affinity, agreement, diagnostics
 from pricelab_dagster.science.diagnostics import Diagnostic
-from pricelab_dagster.science.panel import Panel, Trimmed
+from pricelab_dagster.science.panel import LIKE_WITH_LIKE, Panel, Trimmed
 
 BACK_TO_INCUMBENT = "guard: back to the incumbent price"
+BETWEEN_PRODUCTS = ("covariate_balance", "pre_trend", "missing_by_arm")
+DRAWS_PER_ARM = 1000
+"""Of K arms each has K times as many, so that a p-value can be as small as its part of alpha asks."""
 
 
 def run(
@@ -55,13 +60,10 @@ def run(
     if panel.kind == "random_days":
         found += list(_random_days(panel, trimmed[0]))
     else:
-        found += list(_between_products(panel, trimmed[0], X, rng))
-    headline = effects[(effects["estimator"] == "hpte") & (effects["metric"] == experiment.metrics[0])]
-    of_arms = headline[(headline["scale"] == "relative") & (headline["arm"] != DOSE_LINE)]
-    if of_arms["two_arm_share"].notna().any():
-        found.append(diagnostics.two_arm_share(float(of_arms["two_arm_share"].min())))
+        found += list(_between_products(experiment, panel, trimmed[0], X, rng))
+    found.append(_two_arm_share(effects, experiment.metrics[0]))
     if draws is not None:
-        found.append(_estimators_agree(experiment, panel, trimmed[0], X, effects, draws, rng))
+        found.append(_estimators_agree(experiment, panel, trimmed, X, effects, draws, rng))
     if frame is not None:
         found.append(replaying.aa_own_history(experiment, panel, trimmed[0], X, frame=frame, rng=rng))
     found += disturbing.checks(experiment, panel, trimmed[0], plan, others)
@@ -71,14 +73,14 @@ def run(
 def _estimators_agree(
     experiment: Experiment,
     panel: Panel,
-    primary: Trimmed,
+    trimmed: list[Trimmed],
     X: pd.DataFrame,
     effects: pd.DataFrame,
     draws: pd.DataFrame,
     rng: np.random.Generator,
 ) -> Diagnostic:
     """Return whether the estimators of each arm agree with its headline, on the primary metric's relative scale."""
-    arms = {}
+    arms, primary = {}, trimmed[0]
     for code, arm in enumerate(experiment.arms, 1):
         rows, drawn = (
             part[(part["arm"] == arm.name) & (part["metric"] == primary.metric) & (part["scale"] == primary.scale)]
@@ -98,7 +100,7 @@ def _estimators_agree(
         }
         quoted = rows.loc[rows["is_headline"], "estimator"]
         known = agreement.evidence(
-            panel.against(code), primary, X, clustered=experiment.assignment.unit == "cluster", rng=rng
+            panel.against(code), trimmed, X, clustered=experiment.assignment.by_cluster, rng=rng
         )
         alpha = agreement.ALPHA / len(experiment.arms)
         arms[arm.name] = agreement.compare(estimates, headline=quoted.iloc[0], evidence=known, alpha=alpha)
@@ -106,15 +108,73 @@ def _estimators_agree(
 
 
 def _between_products(
-    panel: Panel, primary: Trimmed, X: pd.DataFrame, rng: np.random.Generator
+    experiment: Experiment, panel: Panel, primary: Trimmed, X: pd.DataFrame, rng: np.random.Generator
 ) -> Iterator[Diagnostic]:
-    W = np.minimum(panel.sequence, 1.0)
-    if len(np.unique(W[np.isfinite(W)])) < 2:
-        return
-    yield diagnostics.covariate_balance(affinity.encode(X)[0], W, units=panel.unit_id, rng=rng)
-    if np.isfinite(primary.placebo).all(axis=1).sum() > len(np.unique(W)):
-        yield diagnostics.pre_trend(primary.placebo[:, ::-1], W, panel.unit_id)
-    yield diagnostics.missing_by_arm(~np.isfinite(primary.first_difference), W)
+    """Yield the checks on how the products of the arms differ: of several arms the worst of each."""
+    n_draws = DRAWS_PER_ARM * len(experiment.arms) - 1
+    by_arm = [_of_arm(panel, primary, X, code, n_draws, rng) for code in range(1, len(experiment.arms) + 1)]
+    names = [arm.name for arm in experiment.arms]
+    for same in zip(*by_arm, strict=True):
+        yield diagnostics.worst_arm(dict(zip(names, same, strict=True)))
+
+
+def _of_arm(
+    panel: Panel, primary: Trimmed, X: pd.DataFrame, arm: int, n_draws: int, rng: np.random.Generator
+) -> list[Diagnostic]:
+    """Return the checks of one arm against control; not computed where one side has no product."""
+    rows, W = _compared(panel, arm)
+    lacking = [side for side, value in (("treated", 1.0), ("control", 0.0)) if value not in W]
+    if lacking:
+        one_sequence = panel.kind == "crossover" and len(lacking) == 1
+        why = (
+            "all products have the same sequence of arms" if one_sequence else f"no {' and no '.join(lacking)} product"
+        )
+        nothing = float("nan")
+        return [
+            Diagnostic(name, "informational", nothing, diagnostics.ALPHA, nothing, f"Not computed: {why}.")
+            for name in BETWEEN_PRODUCTS
+        ]
+    features, units = affinity.encode(X[rows])[0], panel.unit_id[rows]
+    return [
+        diagnostics.covariate_balance(features, W, units=units, n_permutations=n_draws, rng=rng),
+        diagnostics.pre_trend(primary.placebo[rows, ::-1], W, units),
+        diagnostics.missing_by_arm(~np.isfinite(primary.first_difference[rows]), W),
+    ]
+
+
+def _compared(panel: Panel, arm: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return the products (N,) that one arm is compared on, and whether each of them is in it, of a crossover first.
+
+    By what they were drawn for: a product that starts late is treated, and no product of another arm is control.
+    """
+    if panel.kind == "crossover":
+        rows = panel.drawn_arm == arm
+        return rows, (panel.sequence[rows] > 0).astype(float)
+    rows = np.isin(panel.drawn_arm, (0, arm))
+    return rows, (panel.drawn_arm[rows] == arm).astype(float)
+
+
+def _two_arm_share(effects: pd.DataFrame, metric: str) -> Diagnostic:
+    """Return whether enough products stand beside the other arm, of the quoted estimates that compare within leaves.
+
+    It informs where none of them has an effect, or only such as are not quoted.
+    """
+    rows = effects[(effects["metric"] == metric) & (effects["scale"] == "relative") & (effects["arm"] != DOSE_LINE)]
+    n_arms = rows["arm"].nunique()
+    rows = rows[rows["estimator"].isin(LIKE_WITH_LIKE) & rows["effect"].notna() & rows["two_arm_share"].notna()]
+    quoted = rows[rows["is_headline"].astype(bool)]
+    if rows.empty:
+        message = "Not computed: no effect rests on products that share a leaf."
+        nothing = float("nan")
+        return Diagnostic("two_arm_share", "informational", nothing, nothing, nothing, message)
+    least = (rows if quoted.empty else quoted).sort_values("two_arm_share", kind="stable").iloc[0]
+    found = diagnostics.two_arm_share(float(least["two_arm_share"]))
+    if quoted.empty:
+        message = f"{found.message} The headline does not rest on leaves; {least['estimator']} beside it does."
+        return replace(found, status="informational", message=message)
+    if n_arms > 1:
+        return replace(found, message=f"Arm {least['arm']}, the least: {found.message}")
+    return found
 
 
 def _random_days(panel: Panel, primary: Trimmed) -> Iterator[Diagnostic]:

@@ -96,11 +96,18 @@ def demo(lab_root: Path, form: str) -> None:
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-def new(directory: Path) -> None:
+@click.option("--simulate", "scenario", metavar="SCENARIO", help="Simulate this market and plant known effects in it.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of the simulated market.")
+@click.option("--products", default=200, show_default=True, help="How many products to simulate.")
+def new(directory: Path, scenario: str | None, seed: int, products: int) -> None:
     """Make DIRECTORY a commented lab to start from; it runs as it stands."""
-    from pricelab_dagster import show, template
+    from pricelab_dagster import show, simulated_lab, template
 
-    template.write(directory)
+    if scenario is None:
+        template.write(directory)
+    else:
+        simulated_lab.write(directory, scenario, seed=seed, n_products=products)
+        show.note(f"The planted effects stand in {directory / simulated_lab.TRUTH}.")
     show.note(f"Wrote a lab to {directory}. Next: pricelab run --lab {directory}")
 
 
@@ -186,6 +193,21 @@ def effects(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
 def elasticities(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
     """Print the price elasticities of the experiments IDs, or of all that have some, and whether the change pays."""
     _print_table(lab_root, "experiment.elasticities", ids, form, hidden=("n_replicates",))
+
+
+@main.command()
+@lab_option
+@format_option
+@click.argument("experiment_id", metavar="ID")
+def certificate(lab_root: Path, form: str, experiment_id: str) -> None:
+    """Print what assigning by product or by clusters is predicted to cost experiment ID, and which of them to take."""
+    from pricelab_dagster import show
+    from pricelab_dagster.workbench import Workbench
+
+    _print_table(lab_root, "spillover.certificate", (experiment_id,), form)
+    if form == "table":
+        stored = Workbench.open(lab_root).lake.metadata("spillover.certificate", experiment_id)
+        show.note(str(stored.get("recommendation", "")))
 
 
 @main.command()
@@ -346,6 +368,81 @@ def study_hpte(replications: int, workers: int, out: Path, everything: bool, for
     show.rows(rows if everything else rows.filter(pc.not_equal(rows["bar"], "")), form)
     if form == "table":
         show.note(hpte.READING)
+
+
+@study.command("spillover")
+@click.option(
+    "--worlds",
+    default=200,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Simulated markets without cross effects; those with them are 24 at most.",
+)
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
+@click.option(
+    "--out",
+    default="study/spillover.jsonl",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Results so far; a study that was interrupted goes on from there.",
+)
+@click.option("--all", "everything", is_flag=True, help="Also print the figures of which nothing is asked.")
+@format_option
+def study_spillover(worlds: int, workers: int, out: Path, everything: bool, form: str) -> None:
+    """Hold graph, clusters, exposure weighting and certificate against markets whose cross effects are known."""
+    import pyarrow.compute as pc
+
+    from pricelab_dagster import show
+    from pricelab_dagster.studies import spillover
+
+    total = worlds + len(spillover.MARKETS) * min(worlds, spillover.MOST_WORLDS)
+    with show.progress("study spillover", total=total) as report:
+        rows = spillover.run(worlds, workers=workers, out=out, report=report)
+    show.rows(rows if everything else rows.filter(pc.not_equal(rows["bar"], "")), form)
+    if form == "table":
+        show.note(spillover.READING)
+
+
+@study.command("claims")
+@click.option(
+    "--replications",
+    default=400,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Draws of each design and market; markets with substitutes are 24 at most.",
+)
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
+@click.option(
+    "--out",
+    default="study/claims.jsonl",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Results so far; a study that was interrupted goes on from there.",
+)
+@click.option(
+    "--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder to write a picture of each claim into."
+)
+@click.option("--all", "everything", is_flag=True, help="Also print mean squared errors and every estimator's spread.")
+@format_option
+def study_claims(
+    replications: int, workers: int, out: Path, plots: Path | None, everything: bool, form: str
+) -> None:
+    """Hold designs, filter, blackout and clusters against what the article says they take off error and bias."""
+    from pricelab_dagster import show
+    from pricelab_dagster.studies import claim_plots, claims
+
+    steps = replications + min(replications, claims.MOST_WORLDS) + 2
+    with show.progress("study claims", total=steps) as report:
+        rows = claims.run(replications, workers=workers, out=out, report=report)
+    for path in claim_plots.write(rows, plots) if plots else ():
+        show.note(f"Wrote {path}")
+    rows = rows if everything else claims.headline(rows)
+    for place, part in enumerate(claims.tables(rows) if form == "table" else [rows]):
+        if place:
+            click.echo()
+        show.rows(part, form)
+    if form == "table":
+        show.note(claims.READING)
 
 
 def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str, *, hidden: tuple[str, ...] = ()) -> None:

@@ -61,12 +61,15 @@ def checks(
     """
     metric = "units" if "units" in panel.observed else "revenue"
     within = panel.kind in WITHIN_PRODUCTS
+    is_open, was_open = _open(panel, metric)
     yield disturbances.stockouts_by_arm(
         panel.observed[metric],
         panel.history[metric],
         panel.arm,
         panel.in_analysis,
         season=panel.season,
+        is_open=is_open,
+        was_open=was_open,
         units=panel.unit_id,
         within=within,
     )
@@ -93,6 +96,11 @@ def outliers_listed(experiment: Experiment, panel: Panel, primary: Trimmed) -> D
         f"{int((cut & (groups == name)).sum())} of {int((groups == name).sum())} {name}" for name in _order(groups)
     ]
     message = f"The outlier filter drops or holds {int(cut.sum())} products by {primary.metric}: {', '.join(counts)}."
+    if len(experiment.arms) > 1:
+        by_arm = [
+            f"{arm.name} {sum(arm.name in _dropped_by(text) for text in primary.reason)}" for arm in experiment.arms
+        ]
+        message += f" Each arm is filtered against control: {', '.join(by_arm)}."
     D = np.where(cut, primary.first_difference, 0.0)
     largest = np.argsort(-np.abs(D), kind="stable")[: min(N_LISTED, int(cut.sum()))]
     if len(largest):
@@ -100,6 +108,12 @@ def outliers_listed(experiment: Experiment, panel: Panel, primary: Trimmed) -> D
         message += f" Largest first differences, in parts of the product's own level: {listed}."
         message += " All of them stand in experiment.trimmed_panel."
     return Diagnostic("outliers_listed", "informational", float(cut.sum()), np.nan, np.nan, message)
+
+
+def _dropped_by(reason: str | None) -> list[str]:
+    """Return the arms whose estimate the filter drops a product from, as the reason names them."""
+    text = str(reason)
+    return text.partition("(")[2].removesuffix(")").split(", ") if text.startswith("outlier") else []
 
 
 def other_experiments(others: Sequence[Neighbour]) -> Diagnostic:
@@ -125,6 +139,18 @@ def _covered(bench: Workbench, experiment: Experiment, features: pa.Table) -> li
             return []
     known = set(features["product_id"].to_pylist())
     return sorted(known & set(experiment.scope.products or ()))
+
+
+def _open(panel: Panel, metric: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether any product of the panel sold on the date of a cell (N, T), and of a period before (T0,).
+
+    The history ends on the eve of the last product's start.
+    """
+    days = np.timedelta64(7 // panel.season, "D")
+    starts = panel.dates[:, 0]
+    past = starts[~np.isnat(starts)].max() - days * np.arange(panel.n_history, 0, -1)
+    sold = np.concatenate([panel.dates[panel.observed[metric] > 0], past[(panel.history[metric] > 0).any(axis=0)]])
+    return np.isin(panel.dates, sold), np.isin(past, sold)
 
 
 def _planned(panel: Panel, plan: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,33 +10,62 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pricelab_dagster import scope
 from pricelab_dagster.lab import CONTROL, Experiment, Grain, LabError
 from pricelab_dagster.science import designs
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.triggering import STARTS
+from pricelab_dagster.workbench import stage_rng
 
-ORDER, STRATA = "draw_order", "draw_strata"
+MIN_MIXED = 8
+
+ORDER, STRATA, CLUSTERS = "draw_order", "draw_strata", "draw_clusters"
 """Names of what is stored beside an assignment, so that its mechanism can be replayed when sizes have moved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Who is drawn, in the order of the draw: products, the unit of each, and the stratum of each unit."""
+    """Who is drawn, in the order of the draw: products, the unit of each, and the stratum of each unit.
+
+    Of a mixed assignment `cluster` names the cluster of each product, also where it is broken up; else None.
+    """
 
     product_id: NDArray[np.object_]
     unit_id: NDArray[np.object_]
     stratum: NDArray[np.int64]
+    cluster: NDArray[np.object_] | None = None
 
     @classmethod
     def of(cls, experiment: Experiment, products: pd.DataFrame, clusters: Mapping[str, str]) -> "Frame":
         """Return the frame of an experiment; arguments as for `draw`."""
         size, category = products["units_per_day"].to_numpy(), products["category"].to_numpy(dtype=object)
         ids = products["product_id"].to_numpy(dtype=object)
-        if experiment.assignment.unit == "cluster":
+        if experiment.assignment.by_cluster:
             units = np.array([clusters[product] for product in ids], dtype=object)
+            if experiment.assignment.unit == "mixed":
+                return cls._mixed(experiment, ids, size, category, units)
             return cls(ids, units, _cluster_strata(units, size, category))
         order = np.lexsort((ids, size, category))
         return cls(ids[order], ids[order], designs.size_strata(category[order], size[order]))
+
+    @classmethod
+    def _mixed(
+        cls,
+        experiment: Experiment,
+        ids: NDArray[np.object_],
+        size: NDArray[np.float64],
+        category: NDArray[np.object_],
+        cluster: NDArray[np.object_],
+    ) -> "Frame":
+        """Return the frame of a mixed assignment: whole clusters first, then the products of those broken up."""
+        kept = _kept_whole(experiment, cluster, size)
+        whole, apart = np.flatnonzero(kept), np.flatnonzero(~kept)
+        apart = apart[np.lexsort((ids[apart], size[apart], category[apart]))]
+        strata = _cluster_strata(cluster[whole], size[whole], category[whole])
+        others = designs.size_strata(category[apart], size[apart]) + len(ids)
+        order = np.r_[whole, apart]
+        units = np.r_[cluster[whole], ids[apart]]
+        return cls(ids[order], units, np.r_[strata, others], cluster[order])
 
     @classmethod
     def stored(cls, facts: Mapping[str, Any], units: Mapping[str, str]) -> "Frame | None":
@@ -44,11 +73,14 @@ class Frame:
         if ORDER not in facts:
             return None
         ids = np.array(facts[ORDER], dtype=object)
-        return cls(ids, np.array([units[one] for one in ids], dtype=object), np.array(facts[STRATA], dtype=np.int64))
+        cluster = np.array(facts[CLUSTERS], dtype=object) if CLUSTERS in facts else None
+        unit_id = np.array([units[one] for one in ids], dtype=object)
+        return cls(ids, unit_id, np.array(facts[STRATA], dtype=np.int64), cluster)
 
     def facts(self) -> dict[str, object]:
         """Return what to store beside an assignment."""
-        return {ORDER: self.product_id.tolist(), STRATA: self.stratum.tolist()}
+        facts: dict[str, object] = {ORDER: self.product_id.tolist(), STRATA: self.stratum.tolist()}
+        return facts if self.cluster is None else facts | {CLUSTERS: self.cluster.tolist()}
 
 
 def draw(
@@ -68,15 +100,18 @@ def draw(
 
     Raises
     ------
-    LabError : when the scope is too small for the design.
+    LabError : when the scope is too small for the design, or for the share.
     """
-    return draw_from(Frame.of(experiment, products, clusters), experiment, grain, rng=rng)
+    frame = Frame.of(experiment, products, clusters)
+    drawn = draw_from(frame, experiment, grain, rng=rng)
+    scope.refuse_lone_units(experiment, len(np.unique(frame.unit_id.astype(str))))
+    return drawn
 
 
 def draw_from(frame: Frame, experiment: Experiment, grain: Grain, *, rng: np.random.Generator) -> designs.Assignment:
     """Return the arms of an experiment, drawn among those of a frame; raises as `draw`."""
     assignment, design, ids = experiment.assignment, experiment.design, frame.product_id
-    units = frame.unit_id if assignment.unit == "cluster" else None
+    units = frame.unit_id if assignment.by_cluster else None
     common: dict[str, Any] = {"grain": grain, "units": units, "strata": frame.stratum, "share": assignment.share}
     common |= {"n_arms": len(experiment.arms), "rng": rng}
     try:
@@ -155,6 +190,24 @@ def triggered_assignment(triggers: pa.Table, arms: pa.Table, experiment: Experim
 
 def _arm_names(experiment: Experiment) -> NDArray[np.object_]:
     return np.array([CONTROL, *(arm.name for arm in experiment.arms)], dtype=object)
+
+
+def _kept_whole(experiment: Experiment, cluster: NDArray[np.object_], size: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return whose cluster stays whole in a mixed assignment (N,): one, by a coin, of each pair of like clusters.
+
+    Raises
+    ------
+    LabError : with fewer clusters than a comparison of two halves needs.
+    """
+    names, row, counts = np.unique(cluster.astype(str), return_inverse=True, return_counts=True)
+    if len(names) < MIN_MIXED:
+        found, allowed = f"assignment.unit == mixed over {len(names)} clusters", f"over {MIN_MIXED} or more"
+        raise LabError(experiment.file, None, found, allowed, "Widen the scope, or assign by cluster.")
+    rank = np.empty(len(names))
+    rank[np.lexsort((np.bincount(row, weights=size), counts))] = np.arange(len(names))
+    rng = stage_rng(experiment.assignment.seed, experiment.id, "halves")
+    drawn = designs.time_bound(names, experiment.start, duration=1, strata=designs.paired_strata(rank), rng=rng)
+    return np.asarray(drawn.arm[:, 0] == 1)[row]
 
 
 def _cluster_strata(

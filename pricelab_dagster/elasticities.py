@@ -103,6 +103,10 @@ def _elasticity(units: dict[str, Any], price: dict[str, Any], draws: pd.DataFram
     if not len(drawn):
         reason = f"The headline, {units['estimator']}, has no bootstrap draws in common for units and price."
         return science.Elasticity(np.nan, np.nan, np.nan, np.nan, np.nan, 0, reason)
+    for one in (units, price):
+        if np.isfinite(one["effect"]) and not np.isfinite(one["se"]):
+            reason = f"The effect on {one['metric']} has no standard error: {one['reason']}"
+            return science.Elasticity(np.nan, np.nan, np.nan, np.nan, np.nan, 0, reason)
     with np.errstate(divide="ignore", invalid="ignore"):
         # as many standard errors in half an interval as in that of the effects: few units have a t quantile
         quantile = max(float(np.divide(one["ci_upper"] - one["effect"], one["se"])) for one in (units, price))

@@ -16,7 +16,7 @@ from pricelab_dagster.science.panel import Panel, Trimmed
 def headline(experiment: Experiment, *, staggered: bool = False) -> str:
     """Return the estimator to quote."""
     imported = experiment.assignment.source is not None
-    unit, kind = experiment.assignment.unit, experiment.design.kind
+    unit, kind = "cluster" if experiment.assignment.by_cluster else "product", experiment.design.kind
     return science.headline(unit=unit, kind=kind, imported=imported, staggered=staggered)
 
 
@@ -63,7 +63,7 @@ def estimates(
         for metric, scale, estimator, effect in found:
             yield arm.name, metric, scale, estimator, effect
     if doses is not None:
-        clustered = experiment.assignment.unit == "cluster"
+        clustered = experiment.assignment.by_cluster
         lines = science.dose_line(
             one,
             trimmed,

@@ -8,13 +8,15 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pricelab_dagster.attributes import as_numbers
 from pricelab_dagster.lab import CONTROL, DOSE_LINE, Experiment, Grain
 from pricelab_dagster.lab.analysis import Detrend
 from pricelab_dagster.science import hpte
 from pricelab_dagster.science._experiment import DAYS_OF_A_BLOCK
 from pricelab_dagster.science.affinity import Leaves
+from pricelab_dagster.science.detrend import Method
 from pricelab_dagster.science.diagnostics import Diagnostic
-from pricelab_dagster.science.panel import SCALES, Panel, Trimmed, trimmed
+from pricelab_dagster.science.panel import LIKE_WITH_LIKE, SCALES, Panel, Trimmed, trimmed
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import ASSIGNMENTS, FEATURES, Workbench
 
@@ -143,9 +145,13 @@ def _at(grid: pd.DataFrame, product_id: NDArray[np.object_], dates: NDArray[np.d
 
 
 def attributes(features: pd.DataFrame, product_id: NDArray[np.object_]) -> pd.DataFrame:
-    """Return what the forest may split on (N rows): category, the lab's attributes, log sales and log price."""
+    """Return what the forest may split on (N rows): category, the lab's attributes, log sales and log price.
+
+    Decimals are doubles, and dates count days, as `attributes.as_numbers` has them.
+    """
     known = features.set_index("product_id").reindex(product_id)
     own = known.drop(columns=[name for name in known.columns if name in NOT_ATTRIBUTES | set(NUMERIC_FEATURES)])
+    own = as_numbers(own)
     logs = {f"log_{name}": np.log(known[name].where(known[name] > 0)) for name in NUMERIC_FEATURES}
     return own.assign(**logs).reset_index(drop=True)
 
@@ -168,9 +174,10 @@ def load_panel(bench: Workbench, experiment: Experiment) -> Panel:
     return panel(experiment, bench.grain, to_pandas(assignments), to_pandas(days), features, through=through, plan=plan)
 
 
-def window_of(detrend: Detrend) -> int | None:
+def window_of(detrend: Detrend, grain: Grain) -> int | None:
     """Return the forecast's window in periods; None for all of the history."""
-    return None if detrend.window == "all" else detrend.window
+    window = detrend.window_at(grain)
+    return None if window == "all" else window
 
 
 def detrended_table(experiment: Experiment, one: Panel, predicted: dict[str, NDArray[np.float64]]) -> pa.Table:
@@ -195,17 +202,24 @@ def detrended_table(experiment: Experiment, one: Panel, predicted: dict[str, NDA
     return pa.concat_tables(tables)
 
 
-def trim_panel(experiment: Experiment, one: Panel, detrended: pa.Table) -> list[Trimmed]:
-    """Return first differences and the filter's verdict from detrended sales, with the experiment's settings."""
+def trim_panel(
+    experiment: Experiment, one: Panel, detrended: pa.Table, *, methods: Mapping[str, Method] | None = None
+) -> list[Trimmed]:
+    """Return first differences and the filter's verdict from detrended sales, with the experiment's settings.
+
+    `methods` are the forecasts by metric that were subtracted, as stored beside `detrended`; None: as the experiment
+    names them.
+    """
     analysis = experiment.analysis
     predicted = {metric: _grid(detrended, metric, "predicted", one) for metric in one.observed}
     return trimmed(
         one,
         predicted,
+        arms=[arm.name for arm in experiment.arms],
         trim=analysis.trim.method,
         c=analysis.trim.c,
-        method=analysis.detrend.method,
-        window=window_of(analysis.detrend),
+        method=methods or analysis.detrend.method,
+        window=window_of(analysis.detrend, one.grain),
     )
 
 
@@ -296,6 +310,7 @@ def effects_table(
     *,
     quoted: Mapping[str, str],
     so_far: str | None,
+    one_leaf: bool = False,
 ) -> pa.Table:
     """Return the effects (arm, metric, scale, estimator, effect) as rows.
 
@@ -303,11 +318,13 @@ def effects_table(
     ----------
     quoted : by arm the estimator that is the headline.
     so_far : last period of a running experiment; it enters every reason.
+    one_leaf : whether all products stand in one leaf, so that no estimator compares like with like.
     """
     rows = []
+    interferes = experiment.assignment.by_cluster and not one_leaf
     for arm, metric, scale, estimator, effect in found:
         notes = [effect.reason, f"running: periods through {so_far} only." if so_far else None]
-        if experiment.assignment.unit == "cluster" and estimator == "hpte":
+        if interferes and estimator in LIKE_WITH_LIKE:
             notes.append("Clusters are assigned: comparing like with like re-creates the interference; quote hajek.")
         numbers = {name: _number(getattr(effect, name)) for name in _EFFECT_NUMBERS}
         rows.append(

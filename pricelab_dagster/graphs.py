@@ -7,9 +7,10 @@ from typing import TypedDict, Unpack
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pricelab_dagster.frames import attributes, to_pandas
-from pricelab_dagster.lab import Experiment
+from pricelab_dagster.lab import Clusters, Experiment
 from pricelab_dagster.science import clusters, substitutes
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import EDGES, Workbench
@@ -73,7 +74,7 @@ def history(bench: Workbench, experiment: Experiment, features: pd.DataFrame) ->
 
 def category_edges(rows: pa.Table, *, season: int, **floors: Unpack[Floors]) -> pa.Table:
     """Return the edges of one class from its rows, sorted by product and period."""
-    product_id, units, price = _grids(rows)
+    product_id, units, price, _ = grids(rows)
     found = substitutes.category_edges(product_id, units, price, season=season, **floors).frame()
     return pa.Table.from_pandas(found, preserve_index=False).select(EDGE_SCHEMA.names)
 
@@ -89,9 +90,7 @@ def placebo(
     rows: pa.Table, edges: pa.Table, *, season: int, rng: np.random.Generator, **floors: Unpack[Floors]
 ) -> substitutes.Placebo:
     """Return how often pairs of different classes, which cannot be substitutes, look like edges."""
-    product_id, units, price = _grids(rows)
-    category = dict(zip(rows["product_id"].to_pylist(), rows["category"].to_pylist(), strict=True))
-    labels = np.array([category[product] for product in product_id], dtype=object)
+    product_id, units, price, labels = grids(rows)
     scale = _null_scale(edges)
     return substitutes.placebo_rate(product_id, units, price, labels, scale=scale, season=season, rng=rng, **floors)
 
@@ -121,7 +120,7 @@ def scope_clusters(
     inside = classed[classed["category"].isin(set(categories(classed, scope)))]
     edges = edges_of(bench, history(bench, experiment, inside), inside)
     wanted = experiment.assignment.clusters
-    return cluster(edges, scope, method=wanted.method, max_size=wanted.max_size, seed=seed)
+    return cluster(edges, scope, wanted, seed=seed)
 
 
 def drift(edges: pa.Table, before: pa.Table) -> dict[str, float | int]:
@@ -147,20 +146,18 @@ def drift(edges: pa.Table, before: pa.Table) -> dict[str, float | int]:
     }
 
 
-def cluster(
-    edges: pa.Table, scope: Sequence[str], *, max_size: int, seed: int, method: clusters.Method = "leiden"
-) -> pa.Table:
+def cluster(edges: pa.Table, scope: Sequence[str], wanted: Clusters, *, seed: int) -> pa.Table:
     """Return the cluster of each product of the scope; a cluster is named after its first product."""
     members = set(scope)
     frame = to_pandas(edges)
     frame = frame[frame["product_id"].isin(members) & frame["on_price_of"].isin(members)]
-    graph = substitutes.graph_edges(frame)
+    graph = substitutes.graph_edges(frame, either_sign=wanted.edges == "either_sign")
     labels = clusters.partition(
         graph.edges,
         weights=graph.weights,
         nodes=list(scope),
-        method=method,
-        max_size=max_size,
+        method=wanted.method,
+        max_size=wanted.max_size,
         rng=np.random.default_rng(seed),
     )
     frame = pd.DataFrame({"product_id": list(scope), "label": labels})
@@ -168,10 +165,13 @@ def cluster(
     return pa.table({"product_id": pa.array(scope, pa.string()), "cluster_id": pa.array(named, pa.string())})
 
 
-def _grids(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def grids(rows: pa.Table) -> tuple[NDArray[np.object_], NDArray[np.float64], NDArray[np.float64], NDArray[np.object_]]:
+    """Return the sorted products (N,), their units and prices (N, T) and their classes (N,) from `history` rows."""
     frame = to_pandas(rows)
     units = frame.pivot(index="product_id", columns="date", values="units")
     price = frame.pivot(index="product_id", columns="date", values="price")
     # a price of 0 has no logarithm; a product that never had another has a price that does not move
     price = price.where(price > 0).ffill(axis=1).bfill(axis=1).fillna(1.0)
-    return units.index.to_numpy(dtype=object), units.to_numpy(dtype=float), price.to_numpy(dtype=float)
+    label = frame.groupby("product_id")["category"].first().reindex(units.index)
+    ids, labels = units.index.to_numpy(dtype=object), label.to_numpy(dtype=object)
+    return ids, units.to_numpy(dtype=float), price.to_numpy(dtype=float), labels

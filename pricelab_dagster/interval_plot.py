@@ -38,7 +38,7 @@ def draw(title: str, subtitle: str, lines: Sequence[Line], *, percent: bool = Tr
         parts.append(svg_text.element(PAD, y, text, f'font-size="{TEXT_SIZE}" fill="{FAINT}"'))
         y += 17
     top, known = y + 14, [line for line in lines if line.effect is not None]
-    low, high, step = _scale([end for line in known for end in (line.effect or 0.0, *(line.wide or line.ci or ()))])
+    low, high, step = scale([end for line in known for end in (line.effect or 0.0, *(line.wide or line.ci or ()))])
     bottom = top + ROW * len(lines)
     parts += _axis(low, high, step, top, bottom, percent)
     for place, line in enumerate(lines):
@@ -66,10 +66,19 @@ def number(value: float, *, percent: bool = True) -> str:
     return f"{value:+.1%}" if percent else f"{value:+.3g}"
 
 
-def _scale(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the ends of an axis that holds the values and 0, and the distance of its ticks: 1, 2 or 5 times 10^k."""
-    low, high = min([0.0, *values]), max([0.0, *values])
-    raw = (high - low) / 5 or 1.0
+def scale(values: Sequence[float], *, zero: bool = True) -> tuple[float, float, float]:
+    """Return the ends of an axis that holds the values, and 0 with `zero`, and the distance of its ticks.
+
+    Ticks are 1, 2 or 5 times 10^k apart.
+
+    Examples
+    --------
+    >>> scale([0.5, 2.2]), scale([11.0, 12.0], zero=False)
+    ((0.0, 2.5, 0.5), (11.0, 12.0, 0.2))
+    """
+    held = [0.0, *values] if zero else list(values)
+    low, high = min(held), max(held)
+    raw = (high - low) / 5 or abs(high) / 5 or 1.0
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
     return math.floor(low / step) * step, math.ceil(high / step) * step, step

@@ -9,9 +9,10 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pricelab_dagster import drawing, estimating
+from pricelab_dagster import drawing, estimating, frames
 from pricelab_dagster.lab import Experiment
 from pricelab_dagster.science import hpte, placebo, replay, replay_panel
+from pricelab_dagster.science import panel as science
 from pricelab_dagster.science.affinity import Leaves
 from pricelab_dagster.science.diagnostics import Diagnostic
 from pricelab_dagster.science.panel import Panel, Trimmed
@@ -172,21 +173,24 @@ def aa_own_history(
 
     Passed where the interval of that share meets 3.5 to 6.5 %, failed above. Below, intervals are longer than they need
     be, because strata, pairs or the filter on few products make draws closer than the bootstrap: informational. So it
-    is with fewer than three windows.
+    is with fewer than three windows, and of a crossover in its first phase, which has no estimate to draw again.
     """
     name, analysis = "aa_own_history", experiment.analysis
     if one.imported:
         return Diagnostic(name, "informational", np.nan, REJECTED[1], np.nan, f"Not computed: {IMPORTED}")
+    missing = science.missing_phase(one)
+    if missing is not None:
+        return Diagnostic(name, "informational", np.nan, REJECTED[1], np.nan, f"Not computed: {missing}.")
     windows = replay_panel.own_history(
         one,
         primary,
         X,
-        clustered=experiment.assignment.unit == "cluster",
+        clustered=experiment.assignment.by_cluster,
         n_windows=WINDOWS,
         trim=analysis.trim.method,
         c=analysis.trim.c,
         method=analysis.detrend.method,
-        window=None if analysis.detrend.window == "all" else analysis.detrend.window,
+        window=frames.window_of(analysis.detrend, one.grain),
         min_leaf=analysis.forest.min_leaf,
         rng=rng,
     )
@@ -240,7 +244,7 @@ def _of_arm(experiment: Experiment, one: Panel, trimmed: list[Trimmed], leaves: 
     """Return the values that draws leave alone for one arm, less the estimated effects of the other arms."""
     analysis = experiment.analysis
     options: dict[str, Any] = {"trim": analysis.trim.method, "c": analysis.trim.c}
-    options["clustered"] = experiment.assignment.unit == "cluster"
+    options["clustered"] = experiment.assignment.by_cluster
     tested = replay_panel.fixed(one, trimmed, trimmed[0], leaves, arm=arm, **options)
     for other in range(1, len(experiment.arms) + 1):
         if other != arm:

@@ -10,6 +10,9 @@ from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.workbench import FEATURES, Workbench, stage_rng
 
+MIN_OF_A_SIDE = 2
+"""Units that a share must be expected to treat, and to leave as control: half of the fewest that a design draws."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -63,6 +66,32 @@ def sample(
     rng = rng or stage_rng(wanted.seed, experiment.id, "sample")
     drawn = set(rng.choice(units, size=size, replace=False).tolist())
     return Sample(sorted(product for product in covered if unit_of[product] in drawn), size / len(units))
+
+
+def refuse_lone_units(experiment: Experiment, n_units: int) -> None:
+    """Refuse a share by which one side has no unit, or one alone, which shows no noise of its own.
+
+    Raises
+    ------
+    LabError : when less than two of the units are expected in a side. On random days all units are in both.
+    """
+    share = experiment.assignment.share
+    least = n_units * min(share, 1 - share)
+    if experiment.design.kind == "random_days" or least >= MIN_OF_A_SIDE:
+        return
+    allowed = f"such that {MIN_OF_A_SIDE} or more of the {n_units} units are treated, and control; it gives {least:.2g}"
+    remedy = "Widen the scope, or give a share nearer to 0.5."
+    raise LabError(experiment.file, "assignment.share", share, allowed, remedy)
+
+
+def units_of_smallest_arm(experiment: Experiment, n_units: int) -> float:
+    """Return how many units the draw is expected to have in the arm, or sequence of a crossover, that has fewest."""
+    share, n_arms = experiment.assignment.share, max(len(experiment.arms), 1)
+    if experiment.design.kind == "random_days":
+        return float(n_units)
+    if experiment.design.kind == "crossover":
+        return n_units / n_arms * min(share, 1 - share)
+    return n_units * min(share / n_arms, 1 - share)
 
 
 def matching(bench: Workbench, experiment: Experiment, features: pa.Table) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pricelab_dagster import estimating, frames, interval_plot
+from pricelab_dagster.attributes import as_dates
 from pricelab_dagster.lab import Experiment
 from pricelab_dagster.science import bootstrap, projection, segment_panel
 from pricelab_dagster.science.affinity import Leaves
@@ -100,7 +101,8 @@ def projection_rows(study: Study) -> pa.Table:
             rows.append({**study.key(arm), "place": 0, "term": projection.MEAN, "reason": refusal})
             continue
         confidence = study.experiment.analysis.confidence
-        found = projection.best_linear_projection(study.scores(one), study.X, confidence=confidence)
+        scores = study.scores(one)
+        found = segment_panel.on_attributes(one, study.trimmed, study.primary, scores, study.X, confidence=confidence)
         for place, row in enumerate(_plain(found, len(found.term))):
             rows.append({**study.key(arm), "place": place, **row})
     return pa.Table.from_pylist(rows, schema=TABLES[PROJECTION].schema)
@@ -149,11 +151,12 @@ def projection_table(rows: pa.Table) -> str:
     """Return the projection as a Markdown table."""
     head = ["| arm | term | coefficient | interval | adjusted p |", "|---|---|---|---|---|"]
     lines = []
+    words = sorted({row["estimand"] for row in rows.to_pylist() if row["estimand"]})
     for row in rows.to_pylist():
         p_value = "-" if row["p_adjusted"] is None else f"{row['p_adjusted']:.3f}"
         shown = _shown({**row, "effect": row["coefficient"]})
         lines.append(f"| {row['arm']} | {_cell(row['term'])} | {shown} | {p_value} |")
-    return "\n".join([*head, *lines])
+    return "\n".join([*head, *lines, *(f"\nEstimand: {text}." for text in words)])
 
 
 def curve_table(rows: pa.Table) -> str:
@@ -198,7 +201,8 @@ def curve_picture(experiment: Experiment, rows: pa.Table) -> str:
 
 
 def _readable(X: pd.DataFrame) -> pd.DataFrame:
-    """Return the attributes with logarithms undone: the thirds are the same, their bounds are read more easily."""
+    """Return the attributes with logarithms and counts of days undone: the same thirds, their bounds can be read."""
+    X = as_dates(X)
     logs = {f"{_LOG}{name}": name for name in frames.NUMERIC_FEATURES}
     return X.assign(**{name: np.exp(X[name]) for name in logs if name in X}).rename(columns=logs)
 
@@ -230,7 +234,9 @@ def _shown(row: Mapping[str, Any]) -> str:
     """Return the cells of effect and interval."""
     if row["effect"] is None:
         return f"- | {_cell(row['reason'] or '-')}"
-    return f"{row['effect']:+.1%} | " + " to ".join(f"{row[end]:+.1%}" for end in ("ci_lower", "ci_upper"))
+    bounds = _ends(row, "ci")
+    shown = _cell(row["reason"] or "-") if bounds is None else " to ".join(f"{bound:+.1%}" for bound in bounds)
+    return f"{row['effect']:+.1%} | {shown}"
 
 
 def _ends(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:

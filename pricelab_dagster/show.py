@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -94,7 +95,7 @@ def _events(bench: Workbench, experiment: Experiment) -> str:
 def _print_table(table: pa.Table) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for field in table.schema:
-        numeric = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        numeric = any(check(field.type) for check in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal))
         grid.add_column(field.name, justify="right" if numeric else "left", no_wrap=True)
     for row in table.to_pylist():
         grid.add_row(*(_cell(value) for value in row.values()))
@@ -121,6 +122,8 @@ def _plain(row: dict[str, object]) -> dict[str, object]:
 def _json_value(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, Decimal):
+        return float(value) if value % 1 else int(value)
     return value.isoformat() if isinstance(value, date) else value
 
 

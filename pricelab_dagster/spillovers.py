@@ -12,7 +12,7 @@ from scipy import sparse
 
 from pricelab_dagster import drawing
 from pricelab_dagster.lab import Experiment, Grain
-from pricelab_dagster.science import exposure, outliers, pair_probabilities, substitutes
+from pricelab_dagster.science import exposure, meta_experiment, outliers, pair_probabilities, substitutes
 from pricelab_dagster.science import panel as science
 from pricelab_dagster.science.exposure import CONTROL, CONTROL_EXPOSED, TREATED, TREATED_EXPOSED
 from pricelab_dagster.science.pair_probabilities import CONTROL as CONTROL_STATE
@@ -27,7 +27,7 @@ CONTRASTS = {
     "total": (TREATED_EXPOSED, CONTROL),
 }
 WEIGHTED: dict[str, exposure.Estimator] = {"exposure_hajek": "hajek", "exposure_horvitz_thompson": "horvitz_thompson"}
-LINEAR, UNCORRECTED = "exposure_linear", "uncorrected"
+LINEAR, UNCORRECTED, META = "exposure_linear", "uncorrected", "meta_experiment"
 
 DRAWS, FEWEST_DRAWS, DRAWS_OF_CELLS = 2000, 100, 500
 CELLS_IN_MEMORY = 20_000_000
@@ -38,6 +38,8 @@ TRIGGERED = "not identified: triggered products start on different days, so that
 SEVERAL = "not identified: with several treatment arms a product's exposure is to several prices at once."
 BY_DAY = "not identified: exposure levels change from day to day in random days; see exposure_linear."
 NO_GRAPH = "not identified: the history identifies no pair of products; spillover.substitute_edges says why."
+BY_DAY_HALVES = "not identified: in random days every product is in both arms, so that halves have no arm of their own."
+NO_CLUSTERS = "not identified: the clusters of the draw are not known."
 AS_ESTIMATED = "the headline: what other products' arms do to a product is left in it."
 
 
@@ -50,14 +52,18 @@ class Graph:
     product_id
         (N,) sorted.
     theta
-        Sparse (N, N): [i, j] is the shrunk effect of i's log price on j's relative demand, over all identified pairs.
+        Sparse (N, N): [i, j] is the shrunk effect of i's log price on j's relative demand, of neighbours alone. Over
+        all pairs exposure would be nearly the share of the class that is treated, which designs hold constant.
     bound
         Sparse (N, N), 1 where two products are neighbours, of either sign.
+    n_identified
+        Ordered pairs that the history identifies.
     """
 
     product_id: NDArray[np.object_]
     theta: sparse.csr_array
     bound: sparse.csr_array
+    n_identified: int
 
     @classmethod
     def of(cls, edges: pd.DataFrame, products: Sequence[str]) -> "Graph":
@@ -69,12 +75,12 @@ class Graph:
         inside = (row >= 0) & (column >= 0)
         known, row, column = known[inside], row[inside], column[inside]
         shape = (len(ids), len(ids))
-        theta = sparse.csr_array((known["shrunk_effect"].to_numpy(dtype=float), (row, column)), shape=shape)
+        effects = sparse.csr_array((known["shrunk_effect"].to_numpy(dtype=float), (row, column)), shape=shape)
         pairs = substitutes.graph_edges(known, either_sign=True).edges
         first, second = (place.get_indexer(pairs[:, side]) for side in (0, 1))
         ones = np.ones(2 * len(pairs))
         bound = sparse.csr_array((ones, (np.r_[first, second], np.r_[second, first])), shape=shape)
-        return cls(ids, theta, bound)
+        return cls(ids, sparse.csr_array(effects.multiply(bound)), bound, len(known))
 
     def pairs(self) -> NDArray[np.int64]:
         """Return the neighbours (M, 2), each pair once."""
@@ -87,7 +93,12 @@ class Graph:
 
 
 def quoted(effects: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the row of experiment.effects by metric and scale that is held against exposure: the headline's form."""
+    """Return the row of experiment.effects by metric and scale that is held against exposure: the headline's form.
+
+    Nothing with several treatment arms: each has its own.
+    """
+    if effects["arm"].nunique() != 1:
+        return {}
     named = effects[effects["is_headline"]].set_index("metric")["estimator"]
     same = effects[effects["estimator"] == effects["metric"].map(named)]
     rows = [{str(name): value for name, value in row.items()} for row in same.to_dict("records")]
@@ -131,7 +142,7 @@ def refusal(experiment: Experiment) -> str | None:
 
 
 def _refusal(experiment: Experiment, graph: Graph) -> str | None:
-    return refusal(experiment) or (None if graph.theta.nnz else NO_GRAPH)
+    return refusal(experiment) or (None if graph.n_identified else NO_GRAPH)
 
 
 def rows(
@@ -159,14 +170,16 @@ def rows(
     weighed = None if reason else _Weighed.of(experiment, one, graph, frame, rng=rng)
     for part in trimmed:
         key = (part.metric, part.scale)
-        if key not in quoted:
+        if key not in quoted and reason is None:
             continue
         named = {"metric": part.metric, "scale": part.scale}
-        found = [("total", UNCORRECTED, _uncorrected(quoted[key]))]
+        found = [("total", UNCORRECTED, _uncorrected(quoted[key]))] if key in quoted else []
         if weighed is None:
             found += [(name, LINEAR, _nothing(str(reason))) for name in COMPONENTS]
         else:
             found += weighed.effects(experiment, part, quoted[key])
+        if experiment.assignment.unit == "mixed" and key in quoted:
+            found += _halves(experiment, one, part, quoted[key], frame)
         for component, estimator, values in found:
             notes = [values["reason"], f"running: periods through {so_far} only." if so_far else None]
             said = {"reason": " ".join(note for note in notes if note) or None}
@@ -203,6 +216,41 @@ def sampled_pair_states(
         drawn = drawing.draw_from(frame, experiment, grain, rng=rng)
         state[graph.at(frame.product_id)] = drawn.arm[:, 0] > 0
     return pair_probabilities.monte_carlo(graph.pairs(), states)
+
+
+def _halves(
+    experiment: Experiment, one: Panel, part: Trimmed, quoted: Mapping[str, Any], frame: drawing.Frame
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the total effect as each half of a mixed assignment measures it, and their difference: interference."""
+    reason = refusal(experiment) or (BY_DAY_HALVES if one.kind == "random_days" else None)
+    if reason is None and frame.cluster is None:
+        reason = NO_CLUSTERS
+    if reason:
+        yield "interference", META, _nothing(reason)
+        return
+    drawn = pd.DataFrame({"unit": frame.unit_id, "cluster": frame.cluster}, index=pd.Index(frame.product_id))
+    drawn["whole"] = (drawn["unit"] == drawn["cluster"]).groupby(drawn["cluster"]).transform("all")
+    here = drawn.reindex(pd.Index(one.product_id))
+    found = meta_experiment.estimate(
+        np.where(np.isfinite(one.sequence), outcome(experiment, one, part), np.nan),
+        np.nan_to_num(one.sequence),
+        here["cluster"].to_numpy(),
+        here["whole"].to_numpy(),
+        confidence=experiment.analysis.confidence,
+    )
+    mu0 = _untreated_mean(one, part, quoted)
+    for name, half in (("half_by_product", found.by_product), ("half_by_cluster", found.by_cluster)):
+        numbers = {key: _known(getattr(half, key) / mu0) for key in ("effect", "se")}
+        words = f"effect over {half.n_clusters} clusters of two products or more"
+        yield (
+            "total",
+            name,
+            numbers | {"estimand": words, "n_units": half.n_products, "n_no_overlap": 0, "reason": None},
+        )
+    ends = {key: _known(getattr(found, key) / mu0) for key in ("se", "ci_lower", "ci_upper")}
+    counted = {"n_units": found.by_product.n_products + found.by_cluster.n_products, "n_no_overlap": 0}
+    measured = {"effect": _known(found.interference / mu0), "estimand": found.estimand, "reason": found.reason}
+    yield "interference", META, ends | measured | counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +294,9 @@ class _Weighed:
     ) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield component, estimator and values of one metric and scale."""
         confidence = experiment.analysis.confidence
-        outcome, mu0 = self._outcome(experiment, part), _untreated_mean(self.one, part, quoted)
-        linear = self._linear(experiment, outcome, confidence)
-        n_products = int(np.isfinite(outcome).reshape(len(outcome), -1).any(axis=1).sum())
+        compared, mu0 = outcome(experiment, self.one, part), _untreated_mean(self.one, part, quoted)
+        linear = self._linear(experiment, compared, confidence)
+        n_products = int(np.isfinite(compared).reshape(len(compared), -1).any(axis=1).sum())
         for component in COMPONENTS:
             yield component, LINEAR, _values(getattr(linear, component), mu0) | {"n_units": n_products}
         for name, estimator in WEIGHTED.items():
@@ -257,7 +305,7 @@ class _Weighed:
                     yield component, name, _nothing(BY_DAY)
                     continue
                 found = exposure.estimate(
-                    self._over_graph(outcome),
+                    self._over_graph(compared),
                     exposure.own_and_any(self.graph.bound, np.nan_to_num(self.arm, nan=-1.0)),
                     self.levels,
                     contrast=CONTRASTS[component],
@@ -276,25 +324,26 @@ class _Weighed:
             values, arm, states = values.ravel(), arm.ravel(), states.reshape(len(states), -1)
         return exposure.linear(values, arm, theta, draws=states, units=units, confidence=confidence)
 
-    def _outcome(self, experiment: Experiment, part: Trimmed) -> NDArray[np.float64]:
-        """Return what is compared, (N,) or (N, T) in the panel's order, nan for what the filter drops."""
-        rule = science.filter_rule(experiment.analysis.trim.method, part.scale)
-        kept = part.kept if rule == "trim" else np.isfinite(part.first_difference)
-        if self.one.kind == "random_days":
-            cells = np.where(self.one.analysed(part.residual) & kept[:, None], part.residual, np.nan)
-            if getattr(experiment.design, "balance", None) == "day_of_week":
-                # half of each product's days are treated: its level is no part of the contrast
-                cells -= _mean(part.residual, np.isfinite(cells))[:, None]
-            return cells
-        D = np.asarray(science.contrast(self.one, part.residual))
-        if rule == "winsorize":
-            D = outliers.winsorize(D, science.groups(self.one), c=experiment.analysis.trim.c)
-        return np.where(kept, D, np.nan) * (0.5 if self.one.kind == "crossover" else 1.0)
-
     def _over_graph(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         spread = np.full((len(self.graph.product_id), *values.shape[1:]), np.nan)
         spread[self.place] = values
         return spread
+
+
+def outcome(experiment: Experiment, one: Panel, part: Trimmed) -> NDArray[np.float64]:
+    """Return what is compared, (N,) or (N, T) in the panel's order, nan for what the filter drops."""
+    rule = science.filter_rule(experiment.analysis.trim.method, part.scale)
+    kept = part.kept if rule == "trim" else np.isfinite(part.first_difference)
+    if one.kind == "random_days":
+        cells = np.where(one.analysed(part.residual) & kept[:, None], part.residual, np.nan)
+        if getattr(experiment.design, "balance", None) == "day_of_week":
+            # half of each product's days are treated: its level is no part of the contrast
+            cells -= _mean(part.residual, np.isfinite(cells))[:, None]
+        return cells
+    D = np.asarray(science.contrast(one, part.residual))
+    if rule == "winsorize":
+        D = outliers.winsorize(D, science.groups(one), c=experiment.analysis.trim.c)
+    return np.where(kept, D, np.nan) * (0.5 if one.kind == "crossover" else 1.0)
 
 
 def _untreated_mean(one: Panel, part: Trimmed, quoted: Mapping[str, Any]) -> float:
@@ -314,14 +363,17 @@ def _mean(values: NDArray[np.float64], used: NDArray[np.bool_]) -> NDArray[np.fl
 
 
 def _values(found: Any, mu0: float) -> dict[str, Any]:
-    numbers = {name: getattr(found, name) / mu0 for name in ("effect", "se", "ci_lower", "ci_upper")}
     return {
-        **{name: float(value) if np.isfinite(value) else None for name, value in numbers.items()},
+        **{name: _known(getattr(found, name) / mu0) for name in ("effect", "se", "ci_lower", "ci_upper")},
         "estimand": found.estimand,
         "n_units": found.n_units,
         "n_no_overlap": found.n_no_overlap,
         "reason": found.reason,
     }
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _nothing(reason: str) -> dict[str, Any]:

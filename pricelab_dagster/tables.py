@@ -164,6 +164,31 @@ _SPECS = [
         partitioned=True,
     ),
     TableSpec(
+        "spillover.certificate",
+        _columns(
+            _EXPERIMENT
+            + """
+            choice           | text  | product, or clusters with their cap
+            max_size         | whole | largest cluster; null by product
+            n_units          | whole | units that are assigned
+            bias             | real  | predicted spillover bias of the total effect, in parts of untreated demand
+            ci_lower         | real  | lower end of its 95 % interval
+            ci_upper         | real  | upper end of its 95 % interval
+            kept_share       | real  | part of the cross effects between products that move together
+            identified_share | real  | identified part of the candidate pairs
+            se               | real  | standard error of the unfiltered effect, from a window before the start
+            se_cost          | real  | its excess over that by product, as a part
+            mde              | real  | minimum detectable effect: 2.8 standard errors
+            rmse             | real  | root of bias and standard error squared: what the choice is judged by
+            is_planned       | flag  | how the experiment assigns
+            is_recommended   | flag  | the smallest rmse
+            reason           | text  | why a value is null
+        """
+        ),
+        ("choice",),
+        partitioned=True,
+    ),
+    TableSpec(
         "experiment.drawn_arms",
         _columns(
             _EXPERIMENT
@@ -254,8 +279,8 @@ _SPECS = [
             first_difference    | real  | observed minus predicted, as the design contrasts it
             placebo_differences | reals | the same on windows before the start, latest first
             product_scale       | real  | what relative values are divided by
-            kept                | flag  | whether the outlier filter keeps the product
-            reason              | text  | why it is not kept, or how it is changed
+            kept                | flag  | whether the outlier filter keeps the product, in the estimates of all arms
+            reason              | text  | why it is not kept, or how it is changed; of several arms, in which estimates
         """
         ),
         ("metric", "scale", "product_id"),
@@ -396,7 +421,8 @@ _SPECS = [
             metric      | text  | the experiment's first metric, on the relative scale
             place       | whole | order of the terms: 0 the mean effect, then the attributes, the joint test last
             term        | text  | mean effect, an attribute one standard deviation up, or the joint test
-            coefficient | real  | difference of the effect, in parts of the product's own level before the start
+            estimand    | text  | what the coefficient is an effect of, in words
+            coefficient | real  | the effect, or its change, as part of the mean without treatment over all products
             se          | real  | cluster-robust standard error
             ci_lower    | real  | lower end of the confidence interval
             ci_upper    | real  | upper end of the confidence interval
@@ -458,8 +484,8 @@ _SPECS = [
             + """
             metric       | text  | units, revenue, profit or price
             scale        | text  | relative or level
-            component    | text  | direct, spillover or total
-            estimator    | text  | exposure_linear, exposure_hajek, exposure_horvitz_thompson; uncorrected: the headline
+            component    | text  | direct, spillover or total; interference: by product less by cluster (mixed)
+            estimator    | text  | exposure_linear, exposure_hajek, ...; uncorrected: the headline; meta_experiment
             estimand     | text  | what the number estimates, in words
         """
             + _EFFECT_VALUES

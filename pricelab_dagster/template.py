@@ -27,8 +27,7 @@ def write(directory: Path) -> None:
     ------
     LabError : when the folder holds something already; nothing is written then.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise LabError(str(directory), None, "there is something already", "a new or empty folder", "Choose another.")
+    refuse_used(directory)
     simulated = market.simulate(
         scenario="base",
         n_products=N_PRODUCTS,
@@ -40,12 +39,22 @@ def write(directory: Path) -> None:
     )
     untreated = np.zeros((N_PRODUCTS, N_WINDOW), dtype=np.int8)
     _write_files(directory)
-    _write_data(directory, simulated, untreated)
+    write_data(directory, simulated, untreated)
     bench = Workbench.open(directory)
-    experiment = bench.experiment(FINISHED)
-    drawn = _draw(bench, experiment)
+    drawn = draw(bench, bench.experiment(FINISHED))
     arm = pd.DataFrame(drawn.arm, index=drawn.product_id).reindex(simulated.product_id, fill_value=0)
-    _write_data(directory, simulated, arm.to_numpy())
+    write_data(directory, simulated, arm.to_numpy())
+
+
+def refuse_used(directory: Path) -> None:
+    """Refuse a folder that holds something already.
+
+    Raises
+    ------
+    LabError : naming the folder.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise LabError(str(directory), None, "there is something already", "a new or empty folder", "Choose another.")
 
 
 def _write_files(directory: Path) -> None:
@@ -59,8 +68,8 @@ def _write_files(directory: Path) -> None:
     write_schemas(directory / ".schema")
 
 
-def _write_data(directory: Path, simulated: market.Market, arm: np.ndarray) -> None:
-    """Write the sales under `arm` (N, N_WINDOW), the products, and the prices of the running policy."""
+def write_data(directory: Path, simulated: market.Market, arm: np.ndarray) -> None:
+    """Write sales under `arm` (N, n_window), the products, and the prices of the running policy, to the cent."""
     sales, products = simulated.to_frames(simulated.observe(arm))
     incumbent = simulated.incumbent_price.round(2)
     n, t = incumbent.shape
@@ -72,7 +81,7 @@ def _write_data(directory: Path, simulated: market.Market, arm: np.ndarray) -> N
         }
     )
     multiplier = np.ones((n, t))
-    multiplier[:, N_HISTORY:] = np.where(arm > 0, MULTIPLIER, 1.0)
+    multiplier[:, simulated.n_history :] = np.where(arm > 0, simulated.treatment_multiplier, 1.0)
     charged = prices.assign(price=(incumbent * multiplier).round(2).ravel())
     sales = sales.drop(columns="price").merge(charged, on=["product_id", "date"])
     data = directory / "data"
@@ -81,8 +90,8 @@ def _write_data(directory: Path, simulated: market.Market, arm: np.ndarray) -> N
     prices.to_parquet(data / "incumbent_prices.parquet", index=False)
 
 
-def _draw(bench: Workbench, experiment: Experiment) -> drawing.designs.Assignment:
-    """Return the assignment that a run will draw, from tables computed in memory."""
+def draw(bench: Workbench, experiment: Experiment) -> drawing.designs.Assignment:
+    """Return the assignment of products that a run will draw, from tables computed in memory."""
     staged = bench
     for name in ("staging.stg_sales", "staging.stg_products", "intermediate.int_product_days", FEATURES):
         rows = staged.run_model(models()[name], experiment if name == FEATURES else None)

@@ -39,7 +39,7 @@ def of(bench: Workbench, experiment_id: str, product_id: str, *, top: int) -> pa
     leaves = affinity.Leaves(leaf, np.ones(leaf.shape, dtype=bool), leaf.shape[1], None)
     found = affinity.twins(leaves, place, k=top)
     twins = products[found.product]
-    features = frames.to_pandas(bench.lake.read(FEATURES, experiment_id)).set_index("product_id")
+    features = bench.lake.read(FEATURES, experiment_id).to_pandas().set_index("product_id")
     known = features.drop(columns=[name for name in features.columns if name in frames.NOT_ATTRIBUTES]).reindex(twins)
     columns = {"product_id": [product_id] * len(twins), "twin": twins.tolist(), "shared_leaves": found.shared.tolist()}
     table = pa.table(columns, schema=SCHEMA)

@@ -6,7 +6,7 @@ from datetime import date
 
 import pyarrow as pa
 
-from pricelab_dagster import collisions, scope
+from pricelab_dagster import attributes, collisions, scope
 from pricelab_dagster.engine import EngineError
 from pricelab_dagster.lab import Experiment, LabError, Source, unknown_column_error
 from pricelab_dagster.lab.config import ProductsSource
@@ -15,6 +15,8 @@ from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import ASSIGNMENTS, DRAWN_ARMS, FEATURES, Workbench
 
 MIN_UNITS = 4
+MIN_PER_ARM = 3
+"""Units of an arm without which effects have no standard error: `bootstrap.MIN_UNITS_PER_ARM`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,13 @@ def check(bench: Workbench) -> Findings:
     """
     found = check_files(bench, ())
     staged = _staged(bench)
-    errors = list(found.errors)
+    errors, notes = list(found.errors), {}
     claims = collisions.in_force(bench)
     for name in found.valid:
         experiment = bench.experiment(name)
         try:
             products = _priced(staged, experiment)
+            notes[name] = _few_units(bench, experiment, len(products))
             if name not in claims or not bench.is_drawn_as_written(experiment):
                 claims[name] = collisions.claim(bench, experiment, products)
         except LabError as error:
@@ -59,8 +62,8 @@ def check(bench: Workbench) -> Findings:
     quality = staged.run_model(models()["intermediate.int_data_quality"])
     broken = {error.file for error in errors}
     valid = [name for name in found.valid if bench.experiment(name).file not in broken]
-    notes = [said for name in valid if (said := _kinds(staged, bench.experiment(name))) is not None]
-    return Findings(valid, errors, collisions.sentences(claims), quality, notes)
+    said = [note for name in valid for note in (_kinds(staged, bench.experiment(name)), notes[name]) if note]
+    return Findings(valid, errors, collisions.sentences(claims), quality, said)
 
 
 def check_files(bench: Workbench, ids: Sequence[str]) -> Findings:
@@ -161,7 +164,28 @@ def _priced(bench: Workbench, experiment: Experiment) -> list[str]:
     if len(covered) < needed:
         allowed = f"a scope of at least {needed} products"
         raise LabError(experiment.file, "scope", f"{len(covered)} products", allowed, "Widen the scope.")
+    if _draws_products(experiment):
+        scope.refuse_lone_units(experiment, len(covered))
     return covered
+
+
+def _draws_products(experiment: Experiment) -> bool:
+    """Return whether the arms are drawn here, product by product."""
+    return experiment.assignment.source is None and experiment.assignment.unit == "product"
+
+
+def _few_units(bench: Workbench, experiment: Experiment, n_products: int) -> str | None:
+    """Return a sentence when an experiment that is still to start will have an arm too small for a standard error."""
+    if bench.is_frozen(experiment) or not _draws_products(experiment):
+        return None
+    expected = scope.units_of_smallest_arm(experiment, n_products)
+    if expected >= MIN_PER_ARM:
+        return None
+    return (
+        f"{experiment.file}: of {n_products} products {expected:.2g} are expected in the smallest arm; with less than "
+        f"{MIN_PER_ARM} an effect has no standard error. Widen the scope, or take random days, on which all products "
+        "are in both arms."
+    )
 
 
 def _kinds(bench: Workbench, experiment: Experiment) -> str | None:
@@ -199,6 +223,8 @@ def _check_source(bench: Workbench, file: str, key: str, source: Source) -> None
         found, allowed = str(error), "expressions that give text, dates and numbers"
         whole = LabError(file, f"{key}.columns", found, allowed, "Correct the mapping, or filter by where.")
         raise _culprit(bench, file, key, source) or whole from error
+    if isinstance(source, ProductsSource):
+        attributes.refuse_unusable(bench.engine.sql(source.select(root), files=files), source.attributes)
 
 
 def _culprit(bench: Workbench, file: str, key: str, source: Source) -> LabError | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pricelab_dagster import inputs, triggering
+from pricelab_dagster import attributes, inputs, triggering
 from pricelab_dagster.engine import Engine, EngineError, Table, write_database
 from pricelab_dagster.lab import Experiment, Grain, Lab, LabError, difference
 from pricelab_dagster.lake import Lake
@@ -23,6 +23,7 @@ from pricelab_dagster.tables import TABLES
 
 PLAN = "experiment.price_plan"
 ASSIGNMENTS, DRAWN_ARMS, EVENTS = "experiment.assignments", "experiment.drawn_arms", "staging.stg_events"
+PRODUCTS = "staging.stg_products"
 FEATURES, EDGES = "intermediate.int_product_features", "spillover.substitute_edges"
 MADE_FROM = "made_from"  # the fact of a table that names the bytes of the one it was made from
 SHARED_COMPUTATION_VERSION = "1"
@@ -245,9 +246,18 @@ class Workbench:
         return inputs.source(self, name, experiment)
 
     def run_model(self, model: Model, experiment: Experiment | None = None) -> pa.Table:
-        """Return the rows of a model; it sees only the tables that its SQL names."""
+        """Return the rows of a model; it sees only the tables that its SQL names.
+
+        Raises
+        ------
+        LabError : when an attribute of the products is of a type, or has values, that no experiment can use.
+        """
         tables = {name: self.table(name, experiment) for name in model.dependencies}
-        return self.engine.sql(model.query, tables=tables, parameters=self.parameters(experiment))
+        rows = self.engine.sql(model.query, tables=tables, parameters=self.parameters(experiment))
+        if model.name in (PRODUCTS, FEATURES) and self.lab.config.products is not None:
+            known = [name for name in self.lab.config.products.attributes if name in rows.schema.names]
+            attributes.refuse_unusable(rows, known)
+        return rows
 
     def failed_assertions(
         self, table: str, rows: pa.Table, experiment: Experiment | None = None

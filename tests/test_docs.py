@@ -15,6 +15,7 @@ from tests import docs_tables
 
 README = docs_tables.README.read_text()
 METHODS = docs_tables.ROOT / "pricelab_dagster" / "science" / "METHODS.md"
+PARTS = ("Estimand", "Equation", "Source", "Assumptions", "Edge cases", "Tests")
 MAKEFILE = (docs_tables.ROOT / "Makefile").read_text()
 
 
@@ -119,6 +120,27 @@ def test_methods_registry_names_nothing_that_is_not_there():
     headings = registered()
     assert [name for name in headings if not exists(name)] == []
     assert sorted(set(headings)) == sorted(headings), "a heading stands twice"
+
+
+def incomplete(text: str) -> dict[str, list[str]]:
+    """Return by function what its entry does not say; classes may point to the function that makes them."""
+    found = {}
+    for entry in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        name, _, body = entry.partition("\n")
+        lacking = [word for word in PARTS if f"{word}:" not in body]
+        if lacking and not name.rpartition(".")[2][:1].isupper():
+            found[name] = lacking
+    return found
+
+
+def test_every_entry_says_all_that_the_form_asks_for():
+    assert incomplete(METHODS.read_text()) == {}
+
+
+def test_an_entry_that_lacks_a_part_is_found():
+    whole = "".join(f"{part}: x.\n" for part in PARTS)
+    text = f"## a.whole\n\n{whole}\n## a.short\n\n{whole.replace('Source: x.', '')}\n## a.Class\n\nEstimand: none.\n"
+    assert incomplete(text) == {"a.short": ["Source"]}
 
 
 def test_existence_is_judged():

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pricelab_dagster.drawing import assignment_table, draw
+from pricelab_dagster.drawing import Frame, assignment_table, draw
 from pricelab_dagster.engine import Engine
 from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.lake import shape
@@ -163,3 +163,47 @@ def test_a_scope_that_is_too_small_is_an_error_of_the_file(make_experiment: Make
     with pytest.raises(LabError, match=r"experiments/milk\.yaml.*number of units == [13]") as failure:
         drawn_table(experiment, rows=products().head(3))
     assert str(failure.value).endswith("must be 4 or more. Widen the scope or give smaller units.")
+
+
+@pytest.mark.parametrize("share", [0.04, 0.96])
+@pytest.mark.parametrize("kind", ["time_bound", "crossover"])
+def test_a_share_that_leaves_one_unit_on_a_side_is_refused(make_experiment: Make, kind: str, share: float) -> None:
+    with pytest.raises(LabError) as failure:
+        drawn_table(make_experiment(kind, assignment={"share": share}))
+    assert str(failure.value) == (
+        f"experiments/milk.yaml: assignment.share == {share}, must be such that 2 or more of the 40 units are treated, "
+        "and control; it gives 1.6. Widen the scope, or give a share nearer to 0.5."
+    )
+    assert drawn_table(make_experiment(kind, assignment={"share": 0.05})).num_rows == N * PERIODS[kind]
+    assert drawn_table(make_experiment(kind), rows=products().head(4)).num_rows == 4 * PERIODS[kind]
+
+
+def test_days_that_are_treated_seldom_are_drawn(make_experiment: Make) -> None:
+    experiment = make_experiment("random_days", design={"balance": "none"}, assignment={"share": 0.04})
+    assert drawn_table(experiment).num_rows == N * 14
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mixed_draw_keeps_half_of_the_clusters_whole(make_experiment: Make, kind: str) -> None:
+    experiment = make_experiment(kind, assignment={"unit": "mixed"})
+    frame = Frame.of(experiment, products(), CLUSTERS)
+    assert sorted(frame.product_id) == sorted(products()["product_id"])
+    units = pd.Series(frame.unit_id, index=frame.product_id)
+    sizes = units.groupby(frame.cluster).nunique()
+    whole = sizes[sizes == 1].index
+    assert abs(len(whole) - len(sizes) / 2) <= 1
+    strata = pd.Series(frame.stratum).groupby(np.isin(frame.cluster, whole)).agg(set)
+    assert not strata[True] & strata[False], "the halves are drawn apart"
+    drawn = draw(experiment, "day", products(), CLUSTERS, rng=np.random.default_rng(7))
+    arms = pd.DataFrame(drawn.arm, index=drawn.product_id)
+    clusters = pd.Series(CLUSTERS)
+    for name in whole:
+        assert (arms.loc[clusters[clusters == name].index].nunique() == 1).all()
+    again = Frame.stored(frame.facts(), dict(zip(frame.product_id, frame.unit_id, strict=True)))
+    assert again.cluster.tolist() == frame.cluster.tolist()
+
+
+def test_a_mixed_draw_needs_clusters(make_experiment: Make) -> None:
+    experiment = make_experiment("time_bound", assignment={"unit": "mixed"})
+    with pytest.raises(LabError, match=r"assignment\.unit == mixed over 2 clusters, must be over 8 or more"):
+        draw(experiment, "day", products(), dict.fromkeys(CLUSTERS, "a") | {"p00": "b"}, rng=np.random.default_rng(7))

@@ -287,7 +287,19 @@ def test_each_metric_has_one_headline(make_experiment: Make, assignment: dict[st
     quoted = [(row["metric"], row["scale"], row["estimator"]) for row in rows if row["is_headline"]]
     assert quoted == [("units", "relative", headline), ("price", "relative", headline)]
     noted = {row["estimator"] for row in rows if row["reason"]}
-    assert noted == ({"hpte"} if assignment.get("unit") == "cluster" else set())
+    within_leaves = {"hpte", "hpte_leaf", "hpte_doubly_robust"}
+    assert noted == (within_leaves if assignment.get("unit") == "cluster" else set())
+
+
+@pytest.mark.parametrize(("one_leaf", "noted"), [(False, [True, True, False]), (True, [False, False, False])])
+def test_clusters_are_warned_of_leaves_where_there_are_some(
+    make_experiment: Make, one_leaf: bool, noted: list[bool]
+) -> None:
+    experiment = make_experiment(assignment={"unit": "cluster"})
+    found = [("treatment", "units", "relative", name, effect()) for name in ("hpte", "hpte_leaf", "hajek")]
+    quoted = estimating.headlines(experiment, found)
+    rows = frames.effects_table(experiment, found, quoted=quoted, so_far=None, one_leaf=one_leaf).to_pylist()
+    assert ["comparing like with like" in (row["reason"] or "") for row in rows] == noted
 
 
 @pytest.mark.parametrize(
@@ -311,7 +323,11 @@ def test_checks_without_a_number_are_null(make_experiment: Make) -> None:
 
 
 def test_the_window_all_means_no_window() -> None:
-    assert [frames.window_of(Detrend(window=window)) for window in ("all", 28)] == [None, 28]
+    assert [frames.window_of(Detrend(window=window), "week") for window in ("all", 28)] == [None, 28]
+
+
+def test_the_window_is_28_days_in_either_grain_unless_it_is_given() -> None:
+    assert (frames.window_of(Detrend(), "day"), frames.window_of(Detrend(), "week")) == (28, 4)
 
 
 def test_dates_become_timestamps_that_compare() -> None:

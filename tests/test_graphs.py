@@ -12,7 +12,7 @@ import pytest
 
 from pricelab_dagster import graphs
 from pricelab_dagster.engine import Engine
-from pricelab_dagster.lab import Experiment
+from pricelab_dagster.lab import Clusters, Experiment
 from pricelab_dagster.lab.config import Substitutes
 from pricelab_dagster.lake import shape
 from pricelab_dagster.science import substitutes
@@ -169,16 +169,23 @@ def edges(text: str = EDGES) -> pa.Table:
 
 
 def test_clusters_hold_substitutes_of_the_scope_and_are_named_after_their_first_product() -> None:
-    found = graphs.cluster(edges(), ["a", "b", "c", "d", "e", "f"], max_size=12, seed=0)
+    found = graphs.cluster(edges(), ["a", "b", "c", "d", "e", "f"], Clusters(max_size=12), seed=0)
     expected = {"a": "a", "b": "a", "c": "c", "d": "c", "e": "e", "f": "f"}
+    assert dict(zip(*(found[name].to_pylist() for name in ("product_id", "cluster_id")), strict=True)) == expected
+
+
+def test_pairs_of_either_sign_are_bound_where_asked() -> None:
+    signed = edges(EDGES.replace("-0.5 3.0", "-0.5 -3.0"))
+    found = graphs.cluster(signed, ["a", "b", "c", "d", "e", "f"], Clusters(edges="either_sign"), seed=0)
+    expected = {"a": "a", "b": "a", "c": "c", "d": "c", "e": "a", "f": "f"}
     assert dict(zip(*(found[name].to_pylist() for name in ("product_id", "cluster_id")), strict=True)) == expected
 
 
 def test_clusters_do_not_depend_on_the_order_of_the_edges() -> None:
     scope = ["a", "b", "c", "d", "e", "f"]
-    first = graphs.cluster(edges(), scope, max_size=12, seed=0)
+    first = graphs.cluster(edges(), scope, Clusters(max_size=12), seed=0)
     shuffled = edges().take(np.random.default_rng(1).permutation(10))
-    assert graphs.cluster(shuffled, scope, max_size=12, seed=0) == first
+    assert graphs.cluster(shuffled, scope, Clusters(max_size=12), seed=0) == first
 
 
 def test_the_method_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +194,7 @@ def test_the_method_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
         graphs.clusters, "partition", lambda *_, nodes, method, **__: asked.append(method) or np.arange(len(nodes))
     )
     for method in ("leiden", "louvain", "severing"):
-        graphs.cluster(edges(), ["a", "b"], max_size=12, seed=0, method=method)
+        graphs.cluster(edges(), ["a", "b"], Clusters(method=method), seed=0)
     assert asked == ["leiden", "louvain", "severing"]
 
 
@@ -220,15 +227,15 @@ def test_drift_counts_what_both_graphs_identify() -> None:
 
 def test_no_cluster_exceeds_its_cap() -> None:
     clique = "\n".join(f"{i} {j} 0.5 3.0" for i in "abcdef" for j in "abcdef" if i != j)
-    found = graphs.cluster(edges(clique), list("abcdef"), max_size=4, seed=0)
+    found = graphs.cluster(edges(clique), list("abcdef"), Clusters(max_size=4), seed=0)
     assert max(found.group_by("cluster_id").aggregate([([], "count_all")])["count_all"].to_pylist()) <= 4
-    whole = graphs.cluster(edges(clique), list("abcdef"), max_size=12, seed=0)
+    whole = graphs.cluster(edges(clique), list("abcdef"), Clusters(max_size=12), seed=0)
     assert set(whole["cluster_id"].to_pylist()) == {"a"}
 
 
 def test_without_edges_every_product_is_alone() -> None:
     nothing = edges().slice(0, 0)
-    found = graphs.cluster(nothing, ["a", "b"], max_size=12, seed=0)
+    found = graphs.cluster(nothing, ["a", "b"], Clusters(max_size=12), seed=0)
     assert found["cluster_id"].to_pylist() == found["product_id"].to_pylist() == ["a", "b"]
 
 

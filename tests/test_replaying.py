@@ -250,6 +250,23 @@ def test_a_history_without_room_says_what_is_needed(make_experiment: Make) -> No
     assert imported.message == f"Not computed: {replaying.IMPORTED}"
 
 
+def test_a_crossover_in_its_first_phase_is_not_drawn_again(make_experiment: Make) -> None:
+    experiment = make_experiment("crossover")
+    whole = played(experiment, n_history=160)
+    one = replace(
+        whole,
+        date=whole.date[:4],
+        phase=whole.phase[:4],
+        observed={"units": whole.observed["units"][:, :4]},
+        **{name: getattr(whole, name)[:, :4] for name in ("arm", "in_analysis", "probability")},
+    )
+    primary = science.trimmed(one, science.forecasts(one, method="mean"), method="mean")[0]
+    options: dict[str, Any] = {"frame": frame(experiment), "rng": np.random.default_rng(7)}
+    found = replaying.aa_own_history(experiment, one, primary, pd.DataFrame({"a": np.ones(N)}), **options)
+    assert found.status == "informational"
+    assert found.message == "Not computed: only the first phase has counted periods; a crossover needs both."
+
+
 @pytest.mark.parametrize(
     ("lower", "upper", "n_windows", "status"),
     [

@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pricelab_dagster import scope
+from pricelab_dagster import scope, validate
 from pricelab_dagster.lab import Experiment, LabError
 from pricelab_dagster.models import models
+from pricelab_dagster.science import bootstrap
 from pricelab_dagster.workbench import FEATURES, Workbench
 from tests.defs import tiny_lab
 
@@ -146,3 +147,28 @@ def test_a_condition_that_no_product_meets_is_refused(tmp_path: Path) -> None:
     bench, experiment, features = of_lab(tmp_path, "{where: units_per_day > 1e9}")
     with pytest.raises(LabError, match=r"scope\.where == 'units_per_day > 1e9', must be true for at least one product"):
         scope.products(bench, experiment, features)
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "n_arms", "expected"),
+    [
+        ("time_bound", 0.5, 1, 20.0),
+        ("time_bound", 0.1, 1, 4.0),
+        ("time_bound", 0.9, 1, 4.0),
+        ("time_bound", 0.75, 3, 10.0),
+        ("time_bound", 0.6, 3, 8.0),
+        ("crossover", 0.25, 2, 5.0),
+        ("random_days", 0.1, 1, 40.0),
+    ],
+)
+def test_the_smallest_arm_that_is_to_be_expected(
+    make_experiment: Make, kind: str, share: float, n_arms: int, expected: float
+) -> None:
+    arms = [{"name": f"arm-{number}", "price_multiplier": 0.9 - number / 100} for number in range(n_arms)]
+    design = {"balance": "none"} if kind == "random_days" else {}
+    experiment = make_experiment(kind, design=design, treatment=arms, assignment={"share": share})
+    assert scope.units_of_smallest_arm(experiment, 40) == pytest.approx(expected)
+
+
+def test_what_an_arm_needs_is_what_its_standard_error_needs() -> None:
+    assert validate.MIN_PER_ARM == bootstrap.MIN_UNITS_PER_ARM

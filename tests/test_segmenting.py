@@ -1,12 +1,15 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from pricelab_dagster import interval_plot, segmenting, svg_text
+from pricelab_dagster.attributes import as_numbers
 from pricelab_dagster.lab import Experiment
 from pricelab_dagster.pictures import BOLD, LABEL_SIZE
 from pricelab_dagster.science import panel
@@ -15,6 +18,7 @@ from tests.science.test_panel import make
 
 Make = Callable[..., Experiment]
 SVG = "{http://www.w3.org/2000/svg}"
+ROUNDING = 1e-9  # sums of a few hundred doubles
 MAX_BYTES = 25_000  # a picture of this size shows inline in the web UI
 N = 160
 
@@ -45,6 +49,23 @@ def test_segment_rows_are_all_products_then_attributes_then_the_forest(study: se
     prices = np.exp(study.X["log_base_price"])
     assert frame.loc[3, "segment"].startswith("up to ")
     assert float(frame.loc[3, "segment"].removeprefix("up to ")) == pytest.approx(np.quantile(prices, 1 / 3), rel=0.05)
+
+
+def test_thirds_of_a_date_are_told_by_date(study: segmenting.Study) -> None:
+    launched = np.arange("2020-01-01", "2020-06-09", dtype="datetime64[D]")
+    X = as_numbers(study.X.assign(launched=launched[np.random.default_rng(4).permutation(N)]))
+    rows = segmenting.segment_rows(replace(study, X=X), rng=np.random.default_rng(2)).to_pandas()
+    own = rows[rows["attribute"] == "launched"]
+    first, second = (pd.Timestamp(own["segment"].iloc[end].rpartition(" ")[2]) for end in (0, 1))
+    assert own["segment"].tolist() == [
+        f"up to {first.date()}",
+        f"above {first.date()}, up to {second.date()}",
+        f"above {second.date()}",
+    ]
+    # the filter drops ten of 160 products, so that the thirds of the others lie up to ten days off
+    assert abs((first - pd.Timestamp(launched[N // 3])).days) <= 10
+    assert abs((second - pd.Timestamp(launched[2 * N // 3])).days) <= 10
+    assert own["n_products"].sum() == rows.loc[0, "n_products"]
 
 
 def test_same_generator_gives_the_same_rows(study: segmenting.Study) -> None:
@@ -92,9 +113,25 @@ def test_tables_say_what_the_rows_say(study: segmenting.Study) -> None:
     lines = segmenting.segment_table(rows).splitlines()
     assert len(lines) == 2 + rows.num_rows
     assert lines[2].startswith(f"| {study.experiment.arms[0].name} | all products | {rows['effect'][0].as_py():+.1%} |")
-    assert len(segmenting.projection_table(segmenting.projection_rows(study)).splitlines()) == 2 + 5
+    projected = segmenting.projection_rows(study)
+    shown = segmenting.projection_table(projected).splitlines()
+    assert len(shown) == 2 + 5 + 2
+    # the effect over all products is one number, in either table
+    assert shown[2].startswith(f"| {study.experiment.arms[0].name} | mean effect | {rows['effect'][0].as_py():+.1%} |")
+    assert projected["coefficient"][0].as_py() == pytest.approx(rows["effect"][0].as_py(), rel=ROUNDING)
+    assert shown[-1] == f"Estimand: {projected['estimand'][0].as_py()}."
+    assert "relative to the mean without treatment" in shown[-1]
     curve = segmenting.curve_rows(study, rng=np.random.default_rng(8))
     assert len(segmenting.curve_table(curve).splitlines()) == 2 + 6
+
+
+def test_an_effect_without_interval_shows_its_reason(study: segmenting.Study) -> None:
+    curve = segmenting.curve_rows(study, rng=np.random.default_rng(9)).to_pylist()
+    curve[0] |= {"se": None, "ci_lower": None, "ci_upper": None, "reason": "3 units in the smaller arm."}
+    rows = pa.Table.from_pylist(curve, schema=TABLES[segmenting.CURVE].schema)
+    line = segmenting.curve_table(rows).splitlines()[2]
+    assert line.endswith(f"| 0 | {curve[0]['effect']:+.1%} | 3 units in the smaller arm. | 0 |")
+    assert segmenting.curve_picture(study.experiment, rows).count("<circle") == 6
 
 
 def test_a_line_without_effect_is_named_and_text_is_escaped() -> None:
@@ -119,7 +156,7 @@ def test_numbers_fit_into_the_picture() -> None:
 
 @pytest.mark.parametrize("values", [[], [0.0], [-0.31, 0.02], [1e-9, 3e-9], [4000.0, -17.0]])
 def test_axis_holds_the_values_and_zero(values: list[float]) -> None:
-    low, high, step = interval_plot._scale(values)
+    low, high, step = interval_plot.scale(values)
     assert low <= min([0.0, *values]) <= max([0.0, *values]) <= high
     assert step > 0
     assert (high - low) / step <= 12

@@ -51,7 +51,9 @@ def test_the_graph_holds_known_effects_and_neighbours_of_either_sign() -> None:
     assert theta[1, 0] == 0.4
     assert theta[0, 1] == 0.3
     assert theta[4, 1] == theta[1, 4] == -0.4
-    assert np.count_nonzero(theta) == 6
+    # c and d are no neighbours: their z is small
+    assert np.count_nonzero(theta) == 4
+    assert graph.n_identified == 6
     assert graph.pairs().tolist() == [[0, 1], [1, 4]]
     assert graph.at(np.array(["e", "x"], dtype=object)).tolist() == [4, -1]
 
@@ -232,8 +234,31 @@ def test_triggered_experiments_are_refused(make_experiment: Make) -> None:
 
 def test_the_row_that_is_corrected_is_the_headline_on_both_scales() -> None:
     rows = [("units", "relative", "hpte", True), ("units", "level", "hpte", False), ("units", "level", "hajek", False)]
-    effects = pd.DataFrame(rows, columns=["metric", "scale", "estimator", "is_headline"])
+    effects = pd.DataFrame(rows, columns=["metric", "scale", "estimator", "is_headline"]).assign(arm="treatment")
+    assert spillovers.quoted(pd.concat([effects, effects.assign(arm="other")])) == {}
     assert {key: row["estimator"] for key, row in spillovers.quoted(effects).items()} == {
         ("units", "relative"): "hpte",
         ("units", "level"): "hpte",
     }
+
+
+@pytest.mark.parametrize("kind", ["time_bound", "crossover"])
+def test_a_mixed_assignment_measures_interference(make_experiment: Make, kind: str) -> None:
+    experiment, panel, graph, frame, world = played(make_experiment, kind, unit="mixed")
+    found = found_rows(experiment, panel, graph, frame)
+    relative = found[found["scale"] == "relative"].set_index(["component", "estimator"])
+    interference = relative.loc[("interference", spillovers.META)]
+    halves = [relative.loc[("total", f"half_by_{name}"), "effect"] for name in ("product", "cluster")]
+    assert interference["effect"] == pytest.approx(halves[0] - halves[1], abs=ROUNDING)
+    assert interference["se"] > 0
+    # niches hold nearly all cross effects: what they remove is about direct less total effect
+    expected = world.truth(estimand="direct").relative["units"] - world.truth().relative["units"]
+    assert abs(interference["effect"] - expected) < BOUND * interference["se"] + 2 * SECOND_ORDER
+    assert interference["n_units"] <= N
+
+
+def test_halves_of_random_days_are_refused(make_experiment: Make) -> None:
+    experiment, panel, graph, frame, _ = played(make_experiment, "random_days", unit="mixed")
+    found = found_rows(experiment, panel, graph, frame)
+    (row,) = found[(found["component"] == "interference") & (found["scale"] == "relative")].to_dict("records")
+    assert row["reason"] == spillovers.BY_DAY_HALVES

@@ -55,6 +55,7 @@ def effects(stage: Stage) -> Output:
         found,
         quoted=estimating.headlines(experiment, found),
         so_far=one.through if running else None,
+        one_leaf=leaves.is_single,
     )
     return Output(
         rows,
@@ -142,8 +143,8 @@ def _headline(rows: pa.Table) -> dg.MarkdownMetadataValue:
     lines = ["| arm | metric | effect | interval |", "|---|---|---|---|"]
     for row in rows.to_pylist():
         if row["is_headline"]:
-            known = row["effect"] is not None
-            effect = f"{row['effect']:+.1%}" if known else "-"
-            interval = f"{row['ci_lower']:+.1%} to {row['ci_upper']:+.1%}" if known else row["reason"]
+            effect = "-" if row["effect"] is None else f"{row['effect']:+.1%}"
+            bounded = row["ci_lower"] is not None
+            interval = f"{row['ci_lower']:+.1%} to {row['ci_upper']:+.1%}" if bounded else row["reason"]
             lines.append(f"| {row['arm']} | {row['metric']} | {effect} | {interval} |")
     return dg.MetadataValue.md("\n".join(lines))

@@ -12,7 +12,7 @@ from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, PLAN, TRIM
 from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.tables import TABLES
 
-PAIRS, VERSION_LETTERS = "experiment.pair_probabilities", 12
+PAIRS, CERTIFICATE, VERSION_LETTERS = "experiment.pair_probabilities", "spillover.certificate", 12
 FEATURES, EDGES, CLUSTERS = (
     "intermediate.int_product_features",
     "spillover.substitute_edges",
@@ -80,13 +80,38 @@ def product_clusters(stage: Stage) -> Output:
         stage,
         CLUSTERS,
         key,
-        lambda: graphs.cluster(
-            stage.read(EDGES), covered, method=wanted.method, max_size=wanted.max_size, seed=int(key[:8], 16)
-        ),
+        lambda: graphs.cluster(stage.read(EDGES), covered, wanted, seed=int(key[:8], 16)),
     )
     sizes = frames.to_pandas(output.rows)["cluster_id"].value_counts()
     metadata = {"clusters": len(sizes), "largest_cluster": int(sizes.max()), "alone": int((sizes == 1).sum())}
     return Output(output.rows, output.facts, {**output.metadata, **metadata})
+
+
+@experiment_asset(CERTIFICATE, reads=["intermediate.int_product_days", FEATURES, PLAN], group="spillover")
+def spillover_certificate(stage: Stage) -> Output:
+    """One row per way to assign, by product or by clusters under a cap: predicted spillover bias beside precision.
+
+    From the history before the start alone: what substitutes would do to the total effect, what avoiding it would cost,
+    and which choice has the smallest error in all.
+    """
+    from pricelab_dagster import certifying, frames, graphs, pictures
+
+    bench, experiment = stage.bench, stage.experiment
+    covered = scope.products(bench, experiment, stage.read(FEATURES))
+    features = graphs.by_class(bench, frames.to_pandas(stage.read(FEATURES)))
+    rows = graphs.history(bench, experiment, features[features["product_id"].isin(set(covered))])
+    found, advice = certifying.choices(
+        rows,
+        horizon=experiment.n_periods,
+        season=7 // bench.days_per_period,
+        price_multiplier=certifying.multiplier(frames.to_pandas(stage.read(PLAN)), experiment),
+        floors=graphs.floors(bench),
+        rng=stage.rng("certificate"),
+    )
+    plot = certifying.picture(experiment, found, advice)
+    shown = {"frontier": dg.MetadataValue.md(pictures.markdown(plot))} if plot else {}
+    facts = {"recommendation": advice.sentence}
+    return Output(certifying.table(experiment, found, advice), facts=facts, metadata={**facts, **shown})
 
 
 @experiment_asset(PAIRS, reads=[FEATURES, EDGES, CLUSTERS, ASSIGNMENTS, ARMS], group="spillover")

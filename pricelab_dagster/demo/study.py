@@ -179,7 +179,7 @@ def _setting(
     described = frames.to_pandas(features).sort_values("product_id")
     products = described[described["product_id"].isin(set(covered))].reset_index(drop=True)
     clusters: dict[str, str] = {}
-    if experiment.assignment.unit == "cluster":
+    if experiment.assignment.by_cluster:
         rows = graphs.scope_clusters(bench, experiment, described, covered)
         clusters = dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))
     assignments = _assigned(experiment, products, clusters, events, np.random.default_rng(0))

@@ -3,7 +3,7 @@
 from pricelab_dagster.lab.config import LabConfig
 from pricelab_dagster.lab.design import Crossover, RandomDays, TimeBound, Triggered
 from pricelab_dagster.lab.errors import Found, LabError
-from pricelab_dagster.lab.experiment import DOSE_LINE, Experiment, ExperimentFile, difference
+from pricelab_dagster.lab.experiment import DOSE_LINE, Clusters, Experiment, ExperimentFile, difference
 from pricelab_dagster.lab.fields import Grain
 from pricelab_dagster.lab.policy import BLACKOUT, CONTROL, Arm, Guard, Policy
 from pricelab_dagster.lab.read import Lab
@@ -16,6 +16,7 @@ __all__ = [
     "CONTROL",
     "DOSE_LINE",
     "Arm",
+    "Clusters",
     "Crossover",
     "Experiment",
     "ExperimentFile",

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pricelab_dagster.lab.fields import Model
+from pricelab_dagster.lab.fields import PERIOD_DAYS, Grain, Model
+
+WINDOW_DAYS = 28
 
 
 class Detrend(Model):
@@ -13,9 +15,15 @@ class Detrend(Model):
     method: Literal["pooled_ridge", "mean", "ses", "none", "auto"] = Field(
         default="pooled_ridge", description="The forecast."
     )
-    window: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
-        default=28, description="The number of last periods before the start that the forecast uses, or all."
+    window: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        default=None,
+        description="The number of last periods before the start that the forecast uses, or all; null for 28 days or "
+        "4 weeks.",
     )
+
+    def window_at(self, grain: Grain) -> int | Literal["all"]:
+        """The window in periods of the grain, or all."""
+        return WINDOW_DAYS // PERIOD_DAYS[grain] if self.window is None else self.window
 
 
 class Trim(Model):

@@ -56,7 +56,7 @@ class ProductsSource(Source):
 
     columns: ProductColumns = Field(description="The columns of products as SQL expressions over the source.")
     attributes: Annotated[tuple[Text, ...], Field(strict=False)] = Field(
-        default=(), description="The numeric, boolean or text columns of the source that the forest may use."
+        default=(), description="The columns of numbers, booleans, text or dates of the source that the forest may use."
     )
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from pricelab_dagster.lab.analysis import Analysis
 from pricelab_dagster.lab.config import PriceColumns, PriceSource
-from pricelab_dagster.lab.design import AnyDesign, RandomDays, lab_of
+from pricelab_dagster.lab.design import AnyDesign, RandomDays, grain_of, lab_of
 from pricelab_dagster.lab.errors import Found, Rule, show
 from pricelab_dagster.lab.fields import Expression, Grain, Identifier, Model, ProductId, Seed, Text
 from pricelab_dagster.lab.policy import BLACKOUT, CONTROL, Arm, Guard, Policy, Treatment
@@ -22,6 +22,7 @@ TAKEN_ARM_NAMES = frozenset({CONTROL, BLACKOUT, DOSE_LINE})
 BALANCED_SHARE = 0.5
 
 Unit = Literal["product", "cluster"]
+AssignedUnit = Literal["product", "cluster", "mixed"]
 Metric = Literal["units", "revenue", "profit"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -79,18 +80,30 @@ class Clusters(Model):
         default="leiden", description="The algorithm that searches the graph for dense regions."
     )
     max_size: Annotated[int, Field(ge=2)] = Field(default=12, description="The largest number of products in one.")
+    edges: Literal["substitutes", "either_sign"] = Field(
+        default="substitutes",
+        description="The pairs that are bound: substitutes, or also those that bring each other visitors.",
+    )
 
 
 class Assignment(Model):
     """How units get their arms: drawn here, or imported."""
 
-    unit: Unit = Field(default="product", description="The unit that is assigned: product or cluster.")
+    unit: AssignedUnit = Field(
+        default="product",
+        description="The unit that is assigned: product, cluster, or mixed (half of the clusters are broken up).",
+    )
     clusters: Clusters = Field(default=Clusters(), description="The clusters that are assigned, or sampled.")
     share: Share = Field(default=0.5, description="The part of the units that is treated.")
     seed: Seed = Field(default=7, description="The seed of the draw.")
     source: Text | None = Field(
         default=None, description="The path of an assignment drawn elsewhere: product_id, date, arm."
     )
+
+    @property
+    def by_cluster(self) -> bool:
+        """Whether products of a cluster move together; in a mixed assignment those of half of the clusters."""
+        return self.unit != "product"
 
 
 class ExperimentFile(Model):
@@ -123,7 +136,7 @@ class ExperimentFile(Model):
         if isinstance(self.treatment, tuple):
             _refuse_repeats("treatment", tuple(arm.name for arm in self.treatment), TAKEN_ARM_NAMES)
         _refuse_repeats("metrics", self.metrics)
-        if self.assignment.source is not None and self.assignment.unit == "cluster":
+        if self.assignment.source is not None and self.assignment.by_cluster:
             raise Rule("product with assignment.source", "Remove it.", "assignment.unit", self.assignment.unit)
         lab = lab_of(info)
         if "profit" in self.metrics and lab is not None and not lab.has_cost:
@@ -147,6 +160,8 @@ class ExperimentFile(Model):
 class Experiment(ExperimentFile):
     """A price experiment with its id."""
 
+    _grain: Grain = PrivateAttr(default="day")
+
     id: Identifier = Field(description="The name of the file without its suffix.")
     title: Text = Field(description="The title in plain language.")
 
@@ -154,6 +169,11 @@ class Experiment(ExperimentFile):
     @classmethod
     def _default_title(cls, data: Any) -> Any:
         return data | {"title": data["id"]} if isinstance(data, dict) and data.get("title") is None else data
+
+    @model_validator(mode="after")
+    def _remember_grain(self, info: ValidationInfo) -> Self:
+        self._grain = grain_of(info)
+        return self
 
     @property
     def file(self) -> str:
@@ -206,6 +226,8 @@ class Experiment(ExperimentFile):
             del data["guard"]["endings"]
         if self.assignment.clusters == Clusters():
             del data["assignment"]["clusters"]
+        # the number that a default stands for, so that writing it out is no change, and 28 weeks are not 4
+        data["analysis"]["detrend"]["window"] = self.analysis.detrend.window_at(self._grain)
         return _without(data, MAY_CHANGE)
 
     def fingerprint(self) -> str:

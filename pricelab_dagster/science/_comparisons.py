@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pricelab_dagster.science import hpte, paired, staggered
 from pricelab_dagster.science._experiment import SIGNED_METRICS, BoolArray, FloatArray, Panel, Trimmed
+from pricelab_dagster.science._first_differences import mean, missing_phase
 
 STAGGERED_HEADLINE = "group_time_simple_not_yet"
 PRE_DAYS = 28
@@ -28,6 +29,9 @@ def refusal(panel: Panel) -> str | None:
     """Return why HPTE has no meaning on this panel, or None."""
     counted = (panel.in_analysis & np.isfinite(panel.arm)).any(axis=1)
     if panel.kind == "crossover":
+        missing = missing_phase(panel)
+        if missing is not None:
+            return f"not identified: {missing}."
         sequences = panel.sequence[counted]
         return ONE_SEQUENCE if len(np.unique(sequences)) == 1 else None
     if panel.kind == "time_bound" and panel.imported:
@@ -43,18 +47,23 @@ def refused(effect: hpte.Effect, reason: str) -> hpte.Effect:
 
 
 def beside(
-    panel: Panel, one: Trimmed, *, confidence: float, rng: np.random.Generator
+    panel: Panel, one: Trimmed, base: FloatArray, *, confidence: float, rng: np.random.Generator
 ) -> Iterator[tuple[str, hpte.Effect]]:
-    """Yield the name and effect of each estimator that is offered instead."""
+    """Yield the name and effect of each estimator that is offered instead.
+
+    `base` (N, T) is what divides a relative effect of a signed metric: its relative revenue, over both arms.
+    """
     if panel.kind == "crossover":
-        yield "paired", _paired(panel, one, confidence)
+        if missing_phase(panel) is None:
+            yield "paired", _paired(panel, one, base, confidence)
         return
     outcome, treated, first = _window(panel, one)
     everyone = np.asarray(np.isfinite(outcome).any(axis=1))
     fixed = staggered.two_way_fixed_effects(outcome, treated, units=panel.unit_id, confidence=confidence)
     numbers = (fixed.effect, fixed.se, fixed.ci_lower, fixed.ci_upper, fixed.p_value)
     weighed = f"negative weights sum to {fixed.negative_weight:.2g}" if np.isfinite(fixed.effect) else None
-    yield "two_way_fixed_effects", _effect(panel, one, everyone, numbers, fixed.estimand, fixed.reason or weighed)
+    words = fixed.estimand
+    yield "two_way_fixed_effects", _effect(panel, one, base, everyone, numbers, words, fixed.reason or weighed)
     for control in get_args(staggered.Control):
         found = staggered.group_time(
             outcome, first, control=control, units=panel.unit_id, confidence=confidence, rng=rng
@@ -63,18 +72,18 @@ def beside(
             total = staggered.aggregate(found, kind, confidence=confidence, rng=rng)
             interval = (total.overall_ci_lower, total.overall_ci_upper)
             numbers = (total.overall_effect, total.overall_se, *interval, total.overall_p_value)
-            effect = _effect(panel, one, everyone, numbers, total.estimand, total.reason)
+            effect = _effect(panel, one, base, everyone, numbers, total.estimand, total.reason)
             yield f"group_time_{kind}_{control}", effect
 
 
-def _paired(panel: Panel, one: Trimmed, confidence: float) -> hpte.Effect:
+def _paired(panel: Panel, one: Trimmed, base: FloatArray, confidence: float) -> hpte.Effect:
     """Return the mean of treated minus control phases of the products that the filter keeps."""
     D = np.where(one.kept, np.where(panel.sequence > 0, 1.0, -1.0) * one.first_difference, np.nan)
     known = np.isfinite(D)
     found = paired.contrast(D[known], np.zeros(known.sum()), units=panel.unit_id[known], confidence=confidence)
     numbers = (found.effect, found.se, found.ci_lower, found.ci_upper, found.p_value)
     used = one.kept & np.isfinite(panel.arm).any(axis=1)
-    return _effect(panel, one, used, numbers, found.estimand, found.reason)
+    return _effect(panel, one, base, used, numbers, found.estimand, found.reason)
 
 
 def _window(panel: Panel, one: Trimmed) -> tuple[FloatArray, FloatArray, NDArray[np.int64]]:
@@ -94,22 +103,30 @@ def _window(panel: Panel, one: Trimmed) -> tuple[FloatArray, FloatArray, NDArray
 
 
 def _effect(
-    panel: Panel, one: Trimmed, used: BoolArray, numbers: tuple[float, ...], estimand: str, reason: str | None
+    panel: Panel,
+    one: Trimmed,
+    base: FloatArray,
+    used: BoolArray,
+    numbers: tuple[float, ...],
+    estimand: str,
+    reason: str | None,
 ) -> hpte.Effect:
     """Return an effect from (effect, se, ci_lower, ci_upper, p_value); on the relative scale over the untreated mean.
 
-    `used` (N,) are the products behind the numbers.
+    `used` (N,) are the products behind the numbers. A signed metric has no mean to be a part of: points per revenue.
     """
     effect, se, lower, upper, p_value = numbers
     if one.scale == "relative":
-        # a signed metric has no mean to be a part of, and that of revenue is not at hand here
-        mu0 = np.nan if one.metric in SIGNED_METRICS else _untreated_mean(panel, one, used)
-        effect, se, lower, upper, p_value = (number if mu0 > 0 else np.nan for number in numbers)
-        effect, se, lower, upper = effect / mu0, se / mu0, lower / mu0, upper / mu0
-        estimand += "; relative to the mean without treatment"
+        signed = one.metric in SIGNED_METRICS
+        mu0 = _base_mean(panel, one, base, used) if signed else _untreated_mean(panel, one, used)
+        effect, se, lower, upper = (number / mu0 if mu0 > 0 else np.nan for number in numbers[:4])
+        p_value = p_value if mu0 > 0 else np.nan
+        divisor = "mean revenue" if signed else "mean without treatment"
+        estimand += f"; relative to the {divisor}"
+        if reason is None and not mu0 > 0:
+            found = "not known" if np.isnan(mu0) else f"{mu0:.3g}, not positive"
+            reason = f"The {divisor} is {found}: no relative effect."
     ever = (panel.arm > 0).any(axis=1)
-    if not np.isfinite(effect) and reason is None:
-        reason = "The mean without treatment is not positive: no relative effect."
     return hpte.Effect(
         effect=effect,
         se=se,
@@ -126,6 +143,13 @@ def _effect(
         kept=used,
         draws=np.empty(0),
     )
+
+
+def _base_mean(panel: Panel, one: Trimmed, base: FloatArray, used: BoolArray) -> float:
+    """Return the mean over products of their mean base over the periods that count; nan without any."""
+    counted = panel.analysed(base) & np.isfinite(one.residual) & used[:, None]
+    means = mean(base, counted)[counted.any(axis=1)]
+    return float(means.mean()) if means.size else np.nan
 
 
 def _untreated_mean(panel: Panel, one: Trimmed, used: BoolArray) -> float:

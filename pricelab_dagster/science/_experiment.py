@@ -117,12 +117,15 @@ class Panel:
     def against(self, arm: int) -> "Panel":
         """Return the panel in which treatment is one arm and the others are not assigned.
 
-        Of a crossover the products that alternate between that arm and control stay; the products of the others never
-        were in it. Of other designs the control products, or cells, stand against each arm.
+        On random days its cells stand against the control cells of all products. In other designs whole products do:
+        those drawn for that arm against those that are control throughout, so that a product that waits for another arm
+        is no control. Of a crossover the products that alternate between that arm and control stay; the others never
+        were in it.
         """
         kept = np.isin(self.arm, (0.0, float(arm)))
-        if self.kind == "crossover":
-            kept &= (self.drawn_arm == arm)[:, None]
+        if self.kind != "random_days":
+            compared = (arm,) if self.kind == "crossover" else (0, arm)
+            kept &= np.isin(self.drawn_arm, compared)[:, None]
         return replace(self, arm=np.where(kept, np.minimum(self.arm, 1.0), np.nan))
 
     def dosed(self, doses: FloatArray) -> "Panel":

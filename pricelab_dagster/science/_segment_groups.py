@@ -35,12 +35,17 @@ def levels(column: pd.Series, treated: BoolArray, control: BoolArray, min_per_ar
 
 def thirds(column: pd.Series, scored: BoolArray) -> Groups:
     """Return the products up to the first third of the scored ones, up to the second, above it, and without value."""
-    values = column.to_numpy(dtype=float, na_value=np.nan)
-    missing = np.isnan(values)
+    missing = column.isna().to_numpy()
+    dated = pd.api.types.is_datetime64_any_dtype(column)
+    values = (
+        column.to_numpy().astype("datetime64[s]").astype(float) if dated else column.to_numpy(float, na_value=np.nan)
+    )
+    values = np.where(missing, np.nan, values)
     if not (scored & ~missing).any():
         return []
     low, high = np.quantile(values[scored & ~missing], [1 / 3, 2 / 3], method="inverted_cdf").tolist()
-    names = (f"up to {low:.4g}", f"above {low:.4g}, up to {high:.4g}", f"above {high:.4g}")
+    first, second = (_date(end) if dated else f"{end:.4g}" for end in (low, high))
+    names = (f"up to {first}", f"above {first}, up to {second}", f"above {second}")
     bounds = (-np.inf, low, high, np.inf)
     groups = [(name, (values > lo) & (values <= hi)) for name, (lo, hi) in zip(names, pairwise(bounds), strict=True)]
     return [(name, member) for name, member in [*groups, (MISSING, missing)] if (member & scored).any()]
@@ -98,6 +103,12 @@ def predict(leaves: Leaves, D: FloatArray, W: FloatArray | None) -> FloatArray:
         spread = share * ww - w * w if W is not None else share
         slope = (share * wd - w * d) / spread if W is not None else d / share
     return np.where(spread > NO_VARIATION * share**2, slope, np.nan)
+
+
+def _date(seconds: float) -> str:
+    """Return a time since 1970 as a date, with the time of day where it is not midnight."""
+    text = str(np.datetime64(int(seconds), "s"))
+    return text.removesuffix("T00:00:00")
 
 
 def _name(level: object) -> str:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pricelab_dagster.science import bootstrap
 from pricelab_dagster.science._families import wald
-from pricelab_dagster.science.bootstrap import FEW_UNITS
 from pricelab_dagster.science.effect_scores import Scores
 
 FloatArray = NDArray[np.float64]
@@ -15,7 +15,6 @@ IntArray = NDArray[np.int64]
 
 MIN_PER_ARM = 5
 """Fewest products of a segment in each arm: below that the standard error is a guess."""
-MIN_UNITS_PER_ARM = 3
 
 
 class Part(NamedTuple):
@@ -51,7 +50,7 @@ def part(scores: Scores, member: BoolArray, terms: tuple[FloatArray, FloatArray]
         tau /= mu0
         moved = np.where(used, Z - mean_Z - tau * mu0 * (W - mean_W), 0.0) / n
         influence = (influence * (1.0 + tau * mean_W) - tau * moved) / mu0
-    freedom = n_units - 2.0 if smaller < FEW_UNITS else np.inf
+    freedom = bootstrap.freedom(n_units_smaller_arm=smaller, n_units=n_units)
     return Part(float(tau), influence, float(np.sqrt(n_units / (n_units - 1))), freedom)
 
 
@@ -66,8 +65,8 @@ def _counted(scores: Scores, used: BoolArray) -> tuple[int, int, str | None]:
         reason = (
             f"not identified: {n_treated} treated and {n_control} control products, {MIN_PER_ARM} of each are needed."
         )
-    elif min(units) < MIN_UNITS_PER_ARM:
-        reason = f"not identified: {min(units)} assignment units in an arm, {MIN_UNITS_PER_ARM} are needed."
+    elif min(units) < bootstrap.MIN_UNITS_PER_ARM:
+        reason = f"not identified: {min(units)} assignment units in an arm, {bootstrap.MIN_UNITS_PER_ARM} are needed."
     return n_units, min(units), reason
 
 

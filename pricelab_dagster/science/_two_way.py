@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pricelab_dagster.science import bootstrap
+
 FloatArray = NDArray[np.float64]
 
 # What unit and period effects leave below this part of a spread is rounding error.
@@ -14,6 +16,7 @@ ESTIMAND = (
     "coefficient of treatment beside product and period effects: a weighted mean of the effects in treated cells, "
     "whose weights may be negative when effects change over time or differ between groups"
 )
+ALONE = "1 assignment unit is ever treated, or never: no standard error."
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class FixedEffects:
     effect
         In the units of the outcome, per unit of treatment; nan where `reason` says why.
     se, ci_lower, ci_upper, p_value
-        From unit sums (CR1) and t with n_units - 1 degrees of freedom; nan where the effect is.
+        From unit sums (CR1) and t with `freedom`; nan where the effect is, and where a side is one unit alone.
     n_units
         Assignment units with a row in the estimate; a row takes part when it is seen twice or more.
     n_treated, n_control
@@ -35,7 +38,7 @@ class FixedEffects:
     estimand
         What the number estimates, in words.
     reason
-        Why the effect is nan, or None.
+        Why the effect, or its standard error, is nan, or None.
     """
 
     effect: float
@@ -85,6 +88,20 @@ def cell_weights(weights: ArrayLike | None, shape: tuple[int, int]) -> FloatArra
             "Use 0 to leave a cell out."
         )
     return np.broadcast_to(w if w.ndim == 2 else w[:, None], shape)
+
+
+def freedom(n_treated: int, n_control: int) -> float:
+    """Return degrees of freedom from the units ever and never treated; nan where either is one unit alone.
+
+    Those of `bootstrap.freedom` below 30 units on a side: the residual of treatment, and with it the score, is largest
+    in the smaller one. One less than all units where there are more, or where all are treated in the end.
+    """
+    n_smaller, n_units = min(n_treated, n_control), n_treated + n_control
+    if n_control == 0:
+        return n_units - 1.0
+    if n_smaller < 2:
+        return np.nan
+    return min(n_units - 1.0, bootstrap.freedom(n_units_smaller_arm=n_smaller, n_units=n_units))
 
 
 def unidentified(D: FloatArray, w: FloatArray, spread: float, n_units: int) -> str | None:

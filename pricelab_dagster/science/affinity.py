@@ -33,7 +33,7 @@ class Leaves:
     n_trees
         Number of trees.
     reason
-        Why there is a single leaf, or None.
+        Why there is a single leaf, or splits are not those that were asked for, or None.
     """
 
     leaf: NDArray[np.int32]

@@ -74,7 +74,7 @@ class Comparison:
 
 def evidence(
     one: Panel,
-    primary: Trimmed,
+    metrics: list[Trimmed],
     X: pd.DataFrame,
     *,
     clustered: bool,
@@ -87,8 +87,8 @@ def evidence(
     ----------
     one
         The panel of one treatment arm against control.
-    primary
-        The first metric on the relative scale.
+    metrics
+        All metrics, for what divides a signed one; the first, on the relative scale, is the one compared.
     X
         Attributes (N rows).
     clustered
@@ -101,7 +101,7 @@ def evidence(
     weights = np.ones((len(one.product_id), 2), dtype=np.float32)
     leaves = affinity.Leaves.single(len(weights))
     found = panel.estimates(
-        one, [primary], leaves, trim="none", estimators=("hajek",), weights=weights, rng=np.random.default_rng(0)
+        one, metrics, leaves, trim="none", estimators=("hajek",), weights=weights, rng=np.random.default_rng(0)
     )
     unfiltered = next(found)[3].effect
     W = one.sequence

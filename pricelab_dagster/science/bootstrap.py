@@ -10,8 +10,10 @@ from scipy import stats
 
 FloatArray = NDArray[np.float64]
 
-# Below this many units in the smaller arm the normal interval is too short.
+MIN_UNITS_PER_ARM = 3
+"""Fewest units of an arm with a standard error: replicates show .58 of the variance of two, and none of one."""
 FEW_UNITS = 30
+"""Below this many units in the smaller arm the normal interval is too short."""
 
 # Whole-number draws take 8 bytes, the weights 4: a block at a time keeps the peak at the weights.
 DRAWN_AT_ONCE = 4096
@@ -88,8 +90,9 @@ def replicates(
     """Return the statistic under each of n_replicates Poisson weight vectors, (B,).
 
     Assumes independent units; then the replicates' standard deviation estimates the statistic's standard error. With
-    units that were drawn in strata or pairs it is too large, which errs on the safe side. Below 30 units it is too
-    small for a normal interval: `interval` then takes a t quantile.
+    units that were drawn in strata or pairs it is too large, which errs on the safe side. Below 30 units in an arm it
+    is too uncertain for a normal interval: `interval` then takes a t quantile. Below 3 it is too small: the weight of a
+    unit that is alone in its arm divides out, so that its noise is in no replicate.
 
     Parameters
     ----------
@@ -124,12 +127,52 @@ def replicates(
     return np.array([statistic(w.astype(float)) for w in weights.T])
 
 
+def freedom(*, n_units_smaller_arm: int, n_units: int) -> float:
+    """Return the degrees of freedom of an interval from the spread of replicates; infinite from 30 units an arm on.
+
+    Satterthwaite's for the difference of two means, with units alike in both arms, so that the smaller arm dictates
+    them: (1/n + 1/m)^2 / (1 / (n^2 (n - 1)) + 1 / (m^2 (m - 1))) of n and m units, n + m - 2 where n = m. n_units - 2
+    where most units are in both arms. Their estimate from the spread in each arm is as uncertain as the smaller arm's
+    spread, and covers less.
+
+    Parameters
+    ----------
+    n_units_smaller_arm, n_units
+        Assignment units in the smaller arm and in all. A unit that changes between the arms is in both.
+
+    Raises
+    ------
+    ValueError
+        If the smaller arm has fewer than two units, or all arms fewer than three.
+
+    References
+    ----------
+    Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics Bulletin 2 (1946),
+    eq. 17. Imbens and Kolesar, "Robust standard errors in small samples", Review of Economics and Statistics 98 (2016):
+    the same under equal variances.
+
+    Examples
+    --------
+    >>> freedom(n_units_smaller_arm=5, n_units=10), round(freedom(n_units_smaller_arm=5, n_units=105), 2)
+    (8.0, 4.41)
+    """
+    n, m = n_units_smaller_arm, n_units - n_units_smaller_arm
+    if n < 2 or n_units < 3:
+        found = f"n_units_smaller_arm == {n}, n_units == {n_units}"
+        raise ValueError(f"{found}, must be at least 2 and 3. Without a second unit there is no spread.")
+    if n >= FEW_UNITS:
+        return np.inf
+    if m <= n:
+        return n_units - 2.0
+    return (1 / n + 1 / m) ** 2 / (1 / (n**2 * (n - 1)) + 1 / (m**2 * (m - 1)))
+
+
 def interval(
     effect: float, replicates: ArrayLike, *, confidence: float, n_units_smaller_arm: int, n_units: int
 ) -> Interval:
     """Return the standard error, interval and p-value of an effect from its bootstrap replicates.
 
-    Normal quantiles, or t with n_units - 2 degrees of freedom where an arm has fewer than 30 units.
+    Normal quantiles, or t with `freedom` where an arm has fewer than 30 units.
 
     Parameters
     ----------
@@ -140,7 +183,7 @@ def interval(
     confidence
         In (0, 1).
     n_units_smaller_arm, n_units
-        Assignment units in the smaller arm and in all.
+        As for `freedom`; of one arm with fewer than two units there is no interval.
 
     Raises
     ------
@@ -161,11 +204,11 @@ def interval(
         raise ValueError(f"confidence == {confidence}, must be in (0, 1). 0.95 is usual.")
     draws = np.asarray(replicates, dtype=float)
     draws = draws[np.isfinite(draws)]
-    few = n_units_smaller_arm < FEW_UNITS
-    if len(draws) < 2 or not np.isfinite(effect) or (few and n_units < 3):
+    if len(draws) < 2 or not np.isfinite(effect) or n_units_smaller_arm < 2 or n_units < 3:
         return Interval(np.nan, np.nan, np.nan, np.nan)
     se = float(draws.std(ddof=1))
-    reference = stats.t(n_units - 2) if few else stats.norm()
+    df = freedom(n_units_smaller_arm=n_units_smaller_arm, n_units=n_units)
+    reference = stats.t(df) if np.isfinite(df) else stats.norm()
     half = float(reference.ppf(0.5 + confidence / 2)) * se
     with np.errstate(divide="ignore", invalid="ignore"):
         p_value = float(2.0 * reference.sf(np.divide(abs(effect), se)))

@@ -18,8 +18,9 @@ Method = Literal["leiden", "louvain", "severing"]
 Objective = Literal["cpm", "modularity"]
 
 RESOLUTION = {"cpm": 0.05, "modularity": 1.0}
-LOUVAIN_RUNS = 20
-"""A single Louvain run often ends below the optimum; the best of these counts. Leiden runs until nothing improves."""
+LOUVAIN_RUNS, LEIDEN_ROUNDS = 20, 100
+"""A single Louvain run often ends below the optimum; the best of these counts. Leiden runs until nothing improves; on
+small graphs with a tie it can go round for ever, so that its rounds are bounded."""
 
 
 def partition(
@@ -161,7 +162,7 @@ def _optimise(
             best = max(runs, key=lambda run: graph.modularity(run, weights="weight", resolution=gamma))
             return np.array(best.membership)
         name = {"cpm": "CPM", "modularity": "modularity"}[objective]
-        found = graph.community_leiden(name, weights="weight", resolution=gamma, n_iterations=-1)
+        found = graph.community_leiden(name, weights="weight", resolution=gamma, n_iterations=LEIDEN_ROUNDS)
         return np.array(found.membership)
 
     graph = igraph.Graph(n=n, edges=links)

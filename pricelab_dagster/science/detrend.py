@@ -1,5 +1,7 @@
 """First differences: what a product would have sold without the experiment, and how far from it the truth came."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,6 +14,26 @@ Method = Literal["pooled_ridge", "mean", "ses", "none", "auto"]
 
 MIN_PLACEBO_WEEKS = 4
 PSEUDO_PERIODS = {"day": 3.5, "week": 0.5}
+CANDIDATES: tuple[Method, ...] = ("mean", "ses", "pooled_ridge")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The forecast that `auto` takes.
+
+    Attributes
+    ----------
+    method
+        One of the candidates.
+    placebo_error
+        By candidate, the mean absolute placebo difference in parts of the product's scale; nan without a window.
+    reason
+        Why nothing could be compared, or None.
+    """
+
+    method: Method
+    placebo_error: Mapping[Method, float]
+    reason: str | None
 
 
 def forecast(
@@ -47,9 +69,7 @@ def forecast(
     - `ses`: simple exponential smoothing of each product, one smoothing constant for all with the least absolute error
       at the same origins; `mean` where those are too few.
     - `none`: plain mean of the last `window` periods and a flat path, that is the raw difference.
-    - `auto`: the one of `pooled_ridge`, `mean` and `ses` with the least mean absolute placebo error on this history,
-      scaled by product, each window about its mean (shocks to all products cancel between the arms). A tie, as where
-      no placebo fits or the history is too short to train on, goes to `mean`.
+    - `auto`: the one of `pooled_ridge`, `mean` and `ses` that `choose` finds on this history.
 
     Parameters
     ----------
@@ -95,7 +115,7 @@ def forecast(
     panel = Panel.of(history, groups, season)
     log_price = _log_prices(prices, planned, panel.Y.shape, horizon)
     if method == "auto":
-        method = _least_placebo_error(history, horizon, groups, season, window, prices)
+        method = choose(history, horizon, groups=groups, season=season, window=window, prices=prices).method
     T = panel.Y.shape[1]
     if method == "pooled_ridge":
         level = ridge(panel, horizon, window, log_price)
@@ -126,7 +146,7 @@ def placebo(
     Estimand: zero. The windows have `horizon` periods each, do not overlap and come latest first; each is predicted as
     by `forecast` from the periods before it alone. Their spread is the noise that the experiment will meet, a slope
     over them a pre-trend. Needs four weeks of observations of a product before the window: nan without them, or where
-    the window itself has missing values.
+    the window itself has missing values. `auto` is chosen once, on the whole history, as for the experiment.
 
     Parameters and errors as in `forecast`; `n_windows` must be 1 or more. `prices` (N, T0) serve the windows too, as
     if they had been planned.
@@ -141,6 +161,8 @@ def placebo(
     _check_at_least_one(horizon=horizon, n_windows=n_windows)
     Y = matrix("history", history)
     P = None if prices is None else np.asarray(prices, dtype=float)
+    if method == "auto":
+        method = choose(history, horizon, groups=groups, season=season, window=window, prices=prices).method
     differences = np.full((len(Y), n_windows), np.nan)
     for j in range(n_windows):
         origin = Y.shape[1] - (j + 1) * horizon
@@ -153,6 +175,48 @@ def placebo(
         enough = (~np.isnan(past)).sum(axis=1) >= MIN_PLACEBO_WEEKS * season
         differences[:, j] = np.where(enough, D, np.nan)
     return differences
+
+
+def choose(
+    history: ArrayLike,
+    horizon: int,
+    *,
+    groups: ArrayLike | None = None,
+    season: int = 7,
+    window: int = 28,
+    prices: ArrayLike | None = None,
+) -> Choice:
+    """Return which of `pooled_ridge`, `mean` and `ses` predicts this history best, with the error of each.
+
+    The error is the mean absolute placebo difference over windows and products, each divided by the product's scale
+    and taken about its window's mean, because shocks to all products cancel between the arms. It looks at the history
+    alone, before any outcome. A tie, as where the history is too short to train on, goes to `mean`; so does a history
+    without room for a placebo, with the reason. The least of several errors is itself a little too small.
+
+    Parameters and errors as in `placebo`.
+
+    References
+    ----------
+    Tashman (2000), Out-of-sample tests of forecasting accuracy, International Journal of Forecasting 16, on rolling
+    origins.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> choose(np.ones((3, 70)), 14).placebo_error
+    {'mean': 0.0, 'ses': 0.0, 'pooled_ridge': 0.0}
+    """
+    grain: Literal["day", "week"] = "week" if season == 1 else "day"
+    scale = product_scale(np.abs(np.asarray(history, dtype=float)), grain=grain)[:, None]
+    errors: dict[Method, float] = {}
+    for method in CANDIDATES:
+        D = placebo(history, horizon, groups=groups, season=season, method=method, window=window, prices=prices)
+        Z = np.divide(D, scale, out=np.full(D.shape, np.nan), where=scale > 0.0)
+        Z = Z[:, ~np.isnan(Z).all(axis=0)]
+        errors[method] = float(np.nanmean(np.abs(Z - np.nanmean(Z, axis=0)))) if Z.size else np.nan
+    if np.isnan(errors["mean"]):
+        return Choice("mean", errors, "no window before the start has four weeks before it to predict it from")
+    return Choice(min(CANDIDATES, key=errors.__getitem__), errors, None)
 
 
 def first_difference(observed: ArrayLike, predicted: ArrayLike, in_analysis: ArrayLike) -> FloatArray:
@@ -288,25 +352,6 @@ def product_scale(history: ArrayLike, *, grain: Literal["day", "week"] = "day") 
     if grain not in PSEUDO_PERIODS:
         raise ValueError(f"grain == {grain!r}, must be 'day' or 'week'. Give the grain of the sales data.")
     return shrunk_scale(np.nansum(Y, axis=1), (~np.isnan(Y)).sum(axis=1), PSEUDO_PERIODS[grain])
-
-
-def _least_placebo_error(
-    history: ArrayLike,
-    horizon: int,
-    groups: ArrayLike | None,
-    season: int,
-    window: int,
-    prices: ArrayLike | None,
-) -> Method:
-    scale = product_scale(np.abs(np.asarray(history, dtype=float)))[:, None]
-    errors: dict[Method, float] = {}
-    candidates: tuple[Method, ...] = ("mean", "ses", "pooled_ridge")
-    for method in candidates:
-        D = placebo(history, horizon, groups=groups, season=season, method=method, window=window, prices=prices)
-        Z = np.divide(D, scale, out=np.full(D.shape, np.nan), where=scale > 0.0)
-        Z = Z[:, ~np.isnan(Z).all(axis=0)]
-        errors[method] = float(np.nanmean(np.abs(Z - np.nanmean(Z, axis=0)))) if Z.size else 0.0
-    return min(candidates, key=errors.__getitem__)
 
 
 def _log_prices(

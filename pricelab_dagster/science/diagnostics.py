@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "price_compliance",
     "triggers_by_arm",
     "two_arm_share",
+    "worst_arm",
 ]
 
 Array = npt.NDArray[Any]
@@ -33,6 +35,9 @@ ALPHA = 0.01
 CONFIDENCE = 0.95
 PRICE_TOLERANCE_MONEY = 0.005
 PRICE_TOLERANCE_SHARE = 0.005
+WINDOW_NEEDED = 0.5
+"""Share of the products with placebo windows that a window must have: fewer are other products."""
+NEARLY_ALL = 0.9
 N_EXAMPLES = 3
 BLOCK = 64
 
@@ -114,23 +119,29 @@ def pre_trend(placebo: Array, arm: Array, units: Array | None = None) -> Diagnos
 
     Parameters
     ----------
-    placebo : (N, K) placebo first differences, oldest window first; rows with gaps are left out
+    placebo : (N, K) placebo first differences, oldest window first; windows without values for half of the products
+        that have any are left out, then rows with gaps
     arm : (N,) 0 or 1
     units : (N,) assignment units
 
     Raises
     ------
     ValueError
-        If an arm is empty, a unit has both arms, or `placebo` has no column.
+        If an arm is empty, a unit has both arms, or `placebo` is no matrix.
     """
     D = np.asarray(placebo, dtype=np.float64)
-    if D.ndim != 2 or not D.shape[1]:
-        raise ValueError(f"placebo.shape == {D.shape}, must be (N, K) with K at least 1. Give one column a window.")
+    if D.ndim != 2:
+        raise ValueError(f"placebo.shape == {D.shape}, must be (N, K). Give one column a window.")
     W, G = arm_statistics.arms(arm, units)
+    known = np.isfinite(D)
+    D = D[:, known.sum(axis=0) >= WINDOW_NEEDED * max(known.any(axis=1).sum(), 1)]
+    if not D.shape[1]:
+        message = "Not computed: no window of the experiment's length has four weeks of sales before it."
+        return Diagnostic("pre_trend", "informational", np.nan, ALPHA, np.nan, message)
     kept = np.isfinite(D).all(axis=1)
     window = np.arange(D.shape[1]) - (D.shape[1] - 1) / 2
     slope = D @ window / (window @ window) if D.shape[1] > 1 else D[:, 0]
-    name = "slope over placebo windows" if D.shape[1] > 1 else "placebo difference"
+    name = f"slope over {D.shape[1]} placebo windows" if D.shape[1] > 1 else "placebo difference"
     effect, se, freedom = arm_statistics.difference(slope[kept], W[kept], G[kept])
     if not se > 0:
         message = f"Not computed: the {name} has no spread, or an arm has fewer than 2 units."
@@ -145,7 +156,8 @@ def missing_by_arm(missing: Array, arm: Array) -> Diagnostic:
     """Whether products are missing more often in one arm: treated minus control share, Fisher's exact p.
 
     `missing` and `arm` are (N,), one entry a product. Assumes products drawn on their own; with clusters the p is too
-    small. Counts of the arms alone say nothing under stratification.
+    small. Counts of the arms alone say nothing under stratification. It informs, and passes nothing, where nine in ten
+    products are missing: too few are left to tell the arms apart.
 
     Raises
     ------
@@ -156,7 +168,10 @@ def missing_by_arm(missing: Array, arm: Array) -> Diagnostic:
     ----------
     Fisher (1935), JRSS 98, 39-82.
     """
-    return _shares_by_arm("missing_by_arm", "Missing", missing, arm)
+    found = _shares_by_arm("missing_by_arm", "Missing", missing, arm)
+    if found.status == "passed" and np.mean(np.asarray(missing, dtype=bool)) >= NEARLY_ALL:
+        return replace(found, status="informational", message=f"{found.message} Nearly all products are missing.")
+    return found
 
 
 def triggers_by_arm(triggered: Array, arm: Array) -> Diagnostic:
@@ -205,6 +220,39 @@ def two_arm_share(value: float, threshold: float = 0.8) -> Diagnostic:
         raise ValueError(f"value == {value}, must be in [0, 1]. Give the share of products in leaves with both arms.")
     message = f"{value:.1%} of products share a leaf with the other arm; at least {threshold:.0%} should."
     return Diagnostic("two_arm_share", "passed" if value >= threshold else "failed", value, threshold, np.nan, message)
+
+
+def worst_arm(arms: Mapping[str, Diagnostic], *, alpha: float = ALPHA) -> Diagnostic:
+    """Return the one check that stands for the same check of several arms, each against control, and name its arm.
+
+    Failed where the smallest p-value is below `alpha` over the number of arms (Bonferroni: some arm fails in no more
+    than `alpha` of sound experiments), which is its `threshold`. Otherwise an arm that only informs comes before those
+    that pass. Of one arm the check as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no arm.
+
+    References
+    ----------
+    Dunn (1961), JASA 56, 52-64.
+    """
+    if not arms:
+        raise ValueError("arms == {}, must have at least one. Give the check of each arm.")
+    n_arms = len(arms)
+    if n_arms == 1:
+        return next(iter(arms.values()))
+
+    def rank(arm: str) -> tuple[int, float]:
+        p = float(np.nan_to_num(arms[arm].p_value, nan=np.inf))
+        return (0 if p < alpha / n_arms else 1 if arms[arm].status == "informational" else 2), p
+
+    name = min(arms, key=rank)
+    found, place = arms[name], rank(name)[0]
+    status: Status = ("failed", "informational", "passed")[place]
+    message = f"Arm {name}, the worst of {n_arms} against control: {found.message}"
+    return replace(found, status=status, threshold=alpha / n_arms, message=message)
 
 
 def price_compliance(

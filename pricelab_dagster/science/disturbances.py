@@ -54,14 +54,22 @@ class Cells:
             return hit / seen
 
 
-def stockout_cells(sold: ArrayLike, history: ArrayLike, *, season: int) -> tuple[BoolArray, BoolArray]:
+def stockout_cells(
+    sold: ArrayLike,
+    history: ArrayLike,
+    *,
+    season: int,
+    is_open: ArrayLike | None = None,
+    was_open: ArrayLike | None = None,
+) -> tuple[BoolArray, BoolArray]:
     """Return the cells (N, T) of runs without sales too long for chance, and which products (N,) could show one.
 
-    A product can show a stock-out if it sold in 90 % of its periods of the last 26 weeks before the start, of which it
-    has at least 8. With q = (periods sold + 1/2) / (periods + 1), a run is too long for chance from the length L on at
-    which (1 - q)^(L / 2) <= .001: were demand half of what it was, Poisson sales would leave L periods empty once in a
-    thousand. It errs towards finding nothing: short stock-outs, slow products and shops that close one day a week are
-    not seen.
+    Periods in which no product sold are closed, and left out: a run goes on over them. A product can show a stock-out
+    if it sold in 90 % of its open periods of the last 26 weeks before the start, of which it has at least 8. With
+    q = (periods sold + 1/2) / (periods + 1), a run is too long for chance from the length L on at which
+    (1 - q)^(L / 2) <= .001: were demand half of what it was, Poisson sales would leave L periods empty once in a
+    thousand. It errs towards finding nothing: short stock-outs, slow products, and shelves that are all empty at once,
+    which look like a closed shop, are not seen.
 
     Parameters
     ----------
@@ -71,13 +79,18 @@ def stockout_cells(sold: ArrayLike, history: ArrayLike, *, season: int) -> tuple
         (N, T0) the same before it, nan before the first sale.
     season
         Periods in a week: 7 by day, 1 by week.
+    is_open, was_open
+        Boolean (N, T) or (T,), and (T0,): whether the shops were open since the start, and before it. None: where any
+        of the products sold; columns of products that stand in event time are no periods, so give it for them.
     """
-    Y, past = np.asarray(sold, dtype=float), np.asarray(history, dtype=float)[:, -HISTORY_WEEKS * season :]
+    Y, past = np.asarray(sold, dtype=float), np.asarray(history, dtype=float)
+    now, before = _open(Y, is_open), _open(past, was_open)
+    past = np.where(before, past, np.nan)[:, -HISTORY_WEEKS * season :]
     n, n_sold = np.isfinite(past).sum(axis=1), (past > 0).sum(axis=1)
     usual = (n >= MIN_HISTORY) & (n_sold >= USUALLY * n)
     log_empty = np.log(1.0 - (n_sold + 0.5) / (n + 1.0))
     shortest = np.maximum(np.ceil(np.log(CHANCE_OF_RUN) / (SLACK_OF_DEMAND * log_empty)), MIN_RUN)
-    return (_run_length(Y <= 0) >= shortest[:, None]) & usual[:, None], usual
+    return (_run_length(Y <= 0, now) >= shortest[:, None]) & usual[:, None], usual
 
 
 def stockouts_by_arm(
@@ -87,18 +100,20 @@ def stockouts_by_arm(
     in_analysis: ArrayLike,
     *,
     season: int,
+    is_open: ArrayLike | None = None,
+    was_open: ArrayLike | None = None,
     units: ArrayLike | None = None,
     within: bool = False,
 ) -> Diagnostic:
     """Return whether stock-outs fall on one arm: treated minus control share of analysed cells inside one.
 
-    Of products that usually sell, as `stockout_cells` finds them. Fisher's exact p over units with and without a
-    stock-out; within products the t of the units' own differences. A policy that sells shelves empty is cut short by
-    it, and one whose control shelves are empty looks better than it is.
+    Of products that usually sell, in open periods, as `stockout_cells` finds them. Fisher's exact p over units with and
+    without a stock-out; within products the t of the units' own differences. A policy that sells shelves empty is cut
+    short by it, and one whose control shelves are empty looks better than it is.
 
     Parameters
     ----------
-    sold, history, season
+    sold, history, season, is_open, was_open
         As `stockout_cells`.
     arm
         (N, T), 0 control, above 0 treated, nan not assigned; within False a product is treated if any of its cells is.
@@ -113,8 +128,9 @@ def stockouts_by_arm(
     ----------
     Fisher (1935), JRSS 98, 39-82.
     """
-    flag, usual = stockout_cells(sold, history, season=season)
-    seen = usual[:, None] & np.isfinite(np.asarray(sold, dtype=float))
+    flag, usual = stockout_cells(sold, history, season=season, is_open=is_open, was_open=was_open)
+    Y = np.asarray(sold, dtype=float)
+    seen = usual[:, None] & np.isfinite(Y) & _open(Y, is_open)
     cells = _cells(flag, seen, arm, in_analysis, units, within)
     return _judged("stockouts_by_arm", "In a stock-out", "of products that usually sell", cells, exact=True)
 
@@ -161,13 +177,28 @@ def promotions_by_arm(
     )
 
 
-def _run_length(empty: BoolArray) -> NDArray[np.int64]:
-    """Return for each cell the length of the run of True cells of its row that it is in, 0 elsewhere."""
-    length = np.zeros(empty.shape, dtype=np.int64)
-    for t in range(empty.shape[1]):
-        length[:, t] = np.where(empty[:, t], 1 + (length[:, t - 1] if t else 0), 0)
-    for t in range(empty.shape[1] - 2, -1, -1):
-        length[:, t] = np.where(empty[:, t] & empty[:, t + 1], length[:, t + 1], length[:, t])
+def _open(sold: FloatArray, known: ArrayLike | None) -> BoolArray:
+    """Return the cells of open periods, in the shape of `sold`; by default those in which any product sold."""
+    found = (sold > 0).any(axis=0) if known is None else np.asarray(known, dtype=bool)
+    if found.shape not in (sold.shape, sold.shape[1:]):
+        raise ValueError(
+            f"is_open or was_open has shape {found.shape}, must be {sold.shape[1:]} or {sold.shape}. Give one a period."
+        )
+    return np.broadcast_to(found, sold.shape)
+
+
+def _run_length(empty: BoolArray, is_open: BoolArray) -> NDArray[np.int64]:
+    """Return for each open empty cell how many there are in its run, which closed cells do not end; 0 elsewhere."""
+    n, n_periods = empty.shape
+    length, run = np.zeros((n, n_periods), dtype=np.int64), np.zeros(n, dtype=np.int64)
+    hit = empty & is_open
+    for t in range(n_periods):
+        run = np.where(hit[:, t], run + 1, np.where(is_open[:, t], 0, run))
+        length[:, t] = np.where(hit[:, t], run, 0)
+    run[:] = 0
+    for t in range(n_periods - 1, -1, -1):
+        run = np.where(hit[:, t], np.maximum(run, length[:, t]), np.where(is_open[:, t], 0, run))
+        length[:, t] = np.where(hit[:, t], run, 0)
     return length
 
 
@@ -202,8 +233,17 @@ def _judged(name: str, what: str, which: str, cells: Cells, *, exact: bool) -> D
     n_hit = int((cells.flag & cells.counted).any(axis=1).sum())
     message += f" ({n_hit} of {int(cells.counted.any(axis=1).sum())} products have one)."
     if np.isnan(p):
-        return Diagnostic(name, "informational", value, ALPHA, p, f"{message} Too few units for a p-value.")
+        return Diagnostic(name, "informational", value, ALPHA, p, f"{message} {_no_p(cells, *shares)}")
     return Diagnostic(name, "failed" if p < ALPHA else "passed", value, ALPHA, p, message)
+
+
+def _no_p(cells: Cells, treated: FloatArray, control: FloatArray) -> str:
+    """Return why there is no p-value."""
+    if not cells.within:
+        return "Too few units for a p-value."
+    known = np.isfinite(np.column_stack([treated, control]))
+    both, either = int(known.all(axis=1).sum()), int(known.any(axis=1).sum())
+    return f"No p-value: {both} of {either} units have such cells in both arms, 2 are needed."
 
 
 def _fisher_p(cells: Cells) -> float:

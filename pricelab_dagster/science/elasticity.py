@@ -92,7 +92,7 @@ def elasticity(
     units_lift, price_lift
         Relative effects: .10 is 10 %.
     units_draws, price_draws
-        (B,) the same under each bootstrap draw, in the same order; nan where undefined.
+        (B,) the same under each bootstrap draw, in the same order; nan where undefined, as without a unit of an arm.
     quantile
         q, standard errors in half an interval: that of the effects, normal or t.
     min_price_t
@@ -134,8 +134,7 @@ def elasticity(
     found = a / b
     se = float(np.sqrt(max(V[0, 0] - 2 * found * V[0, 1] + found**2 * V[1, 1], 0.0))) / abs(b)
     lower, upper = _fieller(a, b, V, quantile)
-    left_out = f"{len(units) - n} of {len(units)} replicates have no logarithm and are left out."
-    reason = left_out if n < len(units) else None
+    reason = _left_out(units, price)
     if not np.isfinite(lower):
         reason = f"The interval has no end: the price effect is within {quantile:.2f} standard errors of none."
     return Elasticity(found, se, lower, upper, price_t, n, reason)
@@ -190,6 +189,18 @@ def _t(lift: float, draws: FloatArray) -> float:
     se = float(finite.std(ddof=1)) if len(finite) > 1 else np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.divide(lift, se))
+
+
+def _left_out(units: FloatArray, price: FloatArray) -> str | None:
+    """Return how many draws are left out, by what they lack, or None."""
+    undefined = ~(np.isfinite(units) & np.isfinite(price))
+    no_logarithm = ~undefined & ((units <= -1) | (price <= -1))
+    counts = {
+        "have an undefined effect, as where no unit of an arm is drawn,": int(undefined.sum()),
+        "have no logarithm": int(no_logarithm.sum()),
+    }
+    said = [f"{count} of {len(units)} replicates {what} and are left out." for what, count in counts.items() if count]
+    return " ".join(said) or None
 
 
 def _refusal(units_lift: float, price_lift: float, price_t: float, n: int, min_price_t: float) -> str | None:

@@ -34,7 +34,7 @@ class Effect:
         In the units of the first difference, or a share of the untreated mean where an outcome was given; nan where
         `reason` says why.
     se, ci_lower, ci_upper, p_value
-        From the bootstrap; nan where the effect is.
+        From the bootstrap; nan where the effect is, and with fewer than 3 units in an arm.
     n_treated, n_control
         Kept products in each arm; for cells, with at least one analysed period in it.
     n_trimmed
@@ -101,9 +101,10 @@ def estimate(
     The estimand is that of `effects.second_difference` (or `effects.hajek`) over the products that the filter keeps,
     times `factor`; with an outcome, divided by the untreated mean over them, mu0 = mean(outcome) - tau mean(exposure).
     Assumes independent units, outliers that have nothing to do with treatment, and what the second difference assumes.
-    A heavy tail of true effects is trimmed with the outliers. Like products of different clusters may compete, and
-    comparing them brings back the interference that clusters keep out: then `hajek`. The forest stays fixed over the
-    replicates; filter, leaf means and the division by mu0 are redone in each.
+    A heavy tail of true effects is trimmed with the outliers. With fewer than 3 units in an arm there is no standard
+    error, because replicates cannot show its noise; below 30 the interval is t with `bootstrap.freedom`. Like products
+    of different clusters may compete, and comparing them brings back the interference that clusters keep out: then
+    `hajek`. The forest stays fixed over the replicates; filter, leaf means and the division by mu0 are redone in each.
 
     Parameters
     ----------
@@ -211,25 +212,27 @@ def _summary(
     treated, control = (problem.panel.in_arm(side) & kept for side in (True, False))
     n_treated, n_control = int(treated.sum()), int(control.sum())
     n_units = len(pd.unique(labels[kept]))
+    n_smaller = min(len(pd.unique(labels[arm])) for arm in (treated, control))
     effect, mu0 = (float(found[0]) for found in under(problem, np.ones((len(kept), 1))))
     reason = _undefined(effect, mu0, n_treated, n_control, n_units)
     draws = np.full(drawn.shape[1], np.nan)
-    if reason is None:
-        blocks = [drawn[:, first : first + BLOCK].astype(float) for first in range(0, len(draws), BLOCK)]
-        # the kernels release the interpreter's lock; blocks are independent, so threads do not change a bit
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, len(blocks))) as pool:
-            draws[:] = np.concatenate([found for found, _ in pool.map(partial(under, problem), blocks)])
+    if reason is None and n_smaller >= bootstrap.MIN_UNITS_PER_ARM:
+        draws = _draws(problem, drawn, under)
+        reason = _left_out(draws)
+    n_defined = int(np.isfinite(draws).sum())
+    if reason is None and n_defined == 0:
+        units = "1 assignment unit" if n_smaller == 1 else f"{n_smaller} assignment units"
+        needed = f"at least {bootstrap.MIN_UNITS_PER_ARM} are needed for a standard error"
+        reason = f"{units} in the smaller arm, {needed}."
+    elif n_defined == 0:
+        effect = np.nan
     n_alone = 0 if filtered.alone is None else int(filtered.alone[:, 0].sum())
     alone = f"{n_alone} products in blocks with one arm only are left out." if n_alone else None
-    n_defined = int(np.isfinite(draws).sum())
-    if reason is None and n_defined < len(draws):
-        reason = f"{len(draws) - n_defined} of {len(draws)} replicates are undefined and left out."
-    effect = effect if n_defined else np.nan
     spread = bootstrap.interval(
         effect,
         draws,
         confidence=confidence,
-        n_units_smaller_arm=min(len(pd.unique(labels[treated])), len(pd.unique(labels[control]))),
+        n_units_smaller_arm=n_smaller,
         n_units=n_units,
     )
     return Effect(
@@ -248,6 +251,20 @@ def _summary(
         kept=kept,
         draws=draws,
     )
+
+
+def _draws(problem: Problem, drawn: NDArray[np.generic], under: Under) -> FloatArray:
+    """Return the estimate under each of the weights, (B,)."""
+    blocks = [drawn[:, first : first + BLOCK].astype(float) for first in range(0, drawn.shape[1], BLOCK)]
+    # the kernels release the interpreter's lock; blocks are independent, so threads do not change a bit
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(blocks))) as pool:
+        return np.concatenate([found for found, _ in pool.map(partial(under, problem), blocks)])
+
+
+def _left_out(draws: FloatArray) -> str | None:
+    """Return how many replicates are undefined, or None."""
+    n_undefined = int((~np.isfinite(draws)).sum())
+    return f"{n_undefined} of {len(draws)} replicates are undefined and left out." if n_undefined else None
 
 
 def _undefined(effect: float, mu0: float, n_treated: int, n_control: int, n_units: int) -> str | None:

@@ -10,13 +10,25 @@ from numpy.typing import NDArray
 
 from pricelab_dagster.science import _comparisons, _peer_rows, affinity, bootstrap, detrend, hpte
 from pricelab_dagster.science._experiment import SIGNED_METRICS, FloatArray, Panel, Trimmed
-from pricelab_dagster.science._first_differences import SCALES, contrast, filter_rule, forecasts, groups, mean, trimmed
+from pricelab_dagster.science._first_differences import (
+    SCALES,
+    choices,
+    contrast,
+    filter_rule,
+    forecasts,
+    groups,
+    mean,
+    missing_phase,
+    trimmed,
+)
 
 __all__ = [
     "ESTIMATORS",
+    "LIKE_WITH_LIKE",
     "SCALES",
     "Panel",
     "Trimmed",
+    "choices",
     "contrast",
     "dose_line",
     "estimates",
@@ -25,14 +37,15 @@ __all__ = [
     "forecasts",
     "groups",
     "headline",
+    "missing_phase",
     "trimmed",
 ]
 
 RAW_WINDOW_DAYS = 28
-ESTIMATORS = (
-    *("hpte", "hpte_leaf", "hpte_doubly_robust", "hajek", "difference_in_differences"),
-    *_peer_rows.PEERS,
-)
+LIKE_WITH_LIKE = ("hpte", "hpte_leaf", "hpte_doubly_robust")
+"""Estimators that compare products within leaves."""
+NO_EFFECT_SPLIT = "Random days have no control products to split effects on: the forest splits on the outcome."
+ESTIMATORS = (*LIKE_WITH_LIKE, "hajek", "difference_in_differences", *_peer_rows.PEERS)
 
 
 def fit_leaves(
@@ -48,7 +61,9 @@ def fit_leaves(
     """Return the forest's leaves, split on the primary metric's relative first differences of the kept products.
 
     `split` auto is `joint` for imported assignments and `outcome` for drawn ones. Random days split on the mean
-    residual of the window, because their first difference is the effect itself.
+    residual of the window, because their first difference is the effect itself, and have no `effect` split: a causal
+    forest compares treated with control products, and all products are both. `outcome` stands in for it, and the
+    leaves say so.
     """
     target = primary.first_difference
     if panel.kind == "random_days":
@@ -60,11 +75,14 @@ def fit_leaves(
         target = (frame - frame.groupby(panel.block).transform("mean")).to_numpy()
     target = np.where(primary.kept, target, np.nan)
     resolved: affinity.Split = ("joint" if panel.imported else "outcome") if split == "auto" else split
+    instead = NO_EFFECT_SPLIT if panel.kind == "random_days" and resolved == "effect" else None
+    resolved = resolved if instead is None else "outcome"
     exposure = np.minimum(panel.sequence, 1.0)
     if panel.kind == "random_days":
         exposure = mean(panel.treated, panel.analysed(panel.arm))
     arm = None if resolved == "outcome" else exposure
-    return affinity.fit_leaves(X, target, arm=arm, split=resolved, n_trees=n_trees, min_leaf=min_leaf, rng=rng)
+    found = affinity.fit_leaves(X, target, arm=arm, split=resolved, n_trees=n_trees, min_leaf=min_leaf, rng=rng)
+    return replace(found, reason=" ".join(note for note in (instead, found.reason) if note) or None)
 
 
 def estimates(
@@ -96,7 +114,7 @@ def estimates(
     treated of an imported assignment. Random days are balanced within products and have no peers. `ancova_raw`,
     `cuped_raw` and `causal_forest_dml_raw`, on request, are the same on the mean sales after the start. A crossover
     with one sequence and starts that are staggered are refused by all of these, with the reason; `paired`, or two-way
-    fixed effects and group-time averages, stand beside them then.
+    fixed effects and group-time averages, stand beside them then. So is a crossover in its first phase.
     """
     if weights is None:
         weights = bootstrap.poisson_weights(panel.unit_id, n_replicates=n_replicates, rng=rng)
@@ -115,7 +133,8 @@ def estimates(
                 effect = _comparisons.refused(effect, refusal)
             yield one.metric, one.scale, estimator, effect
         if refusal is not None:
-            for estimator, effect in _comparisons.beside(panel, here, confidence=confidence, rng=rng):
+            base = _base_outcome(trimmed_metrics, one)
+            for estimator, effect in _comparisons.beside(panel, here, base, confidence=confidence, rng=rng):
                 yield one.metric, one.scale, estimator, effect
 
 
@@ -240,16 +259,19 @@ def _relative_terms(panel: Panel, metrics: list[Trimmed], one: Trimmed) -> dict[
     """
     if one.scale == "level":
         return {}
-    base = SIGNED_METRICS.get(one.metric, one.metric)
-    outcome = next(
-        (other.outcome for other in metrics if (other.metric, other.scale) == (base, "relative")), one.outcome
-    )
+    outcome = _base_outcome(metrics, one)
     # a product without a first difference has weight 0, and 0 times nan would be nan
     known = np.isfinite(one.first_difference)
     analysed = panel.analysed(one.outcome) & known[:, None]
     dose = np.zeros_like(panel.arm) if one.metric in SIGNED_METRICS else panel.arm
     means = {"outcome": mean(outcome, analysed), "exposure": mean(dose, analysed)}
     return {name: np.where(known, mean, 0.0) for name, mean in means.items()}
+
+
+def _base_outcome(metrics: list[Trimmed], one: Trimmed) -> FloatArray:
+    """Return the relative outcome (N, T) whose mean divides an effect: that of the metric whose scale it uses."""
+    base = SIGNED_METRICS.get(one.metric, one.metric)
+    return next((other.outcome for other in metrics if (other.metric, other.scale) == (base, "relative")), one.outcome)
 
 
 def _with_slope(panel: Panel, one: Trimmed) -> Trimmed:

@@ -59,7 +59,8 @@ def residuals(
 
     Estimand: zero. Their means are the placebo differences of `detrend.placebo`, with the same rules: windows do not
     overlap, each is predicted from the periods before it alone, and needs four weeks of them, of each product too (nan
-    where it has less). K is `n_windows`, or how many the history has room for.
+    where it has less). K is `n_windows`, or how many the history has room for. `auto` is the method of the experiment,
+    chosen on the whole history.
 
     Parameters and errors as in `detrend.placebo`.
 
@@ -71,6 +72,8 @@ def residuals(
     """
     Y = matrix("history", history)
     P = None if prices is None else np.asarray(prices, dtype=float)
+    if method == "auto":
+        method = detrend.choose(history, horizon, groups=groups, season=season, window=window, prices=prices).method
     found: list[FloatArray] = []
     origin = Y.shape[1] - horizon
     while len(found) < n_windows and origin >= detrend.MIN_PLACEBO_WEEKS * season:
@@ -96,9 +99,10 @@ def aa_rejections(
     """Return how often the mechanism, drawn again over windows without any treatment, finds an effect.
 
     The estimand is the size of the test |estimate / se| > z that the interval of an effect makes, of absolute effects;
-    with less than 30 units in an arm against t. It is `nominal` where standard errors tell how far draws of the arms
-    spread; below it where strata or pairs make the draws closer than independent ones. Holds for sales as those of the
-    windows; a break that the experiment alone met is not in them.
+    with less than 30 units in an arm against t, and undefined with less than 3, as that interval is. It is `nominal`
+    where standard errors tell how far draws of the arms spread; below it where strata or pairs make the draws closer
+    than independent ones. Holds for sales as those of the windows; a break that the experiment alone met is not in
+    them.
 
     Parameters
     ----------
@@ -152,8 +156,9 @@ def aa_rejections(
         if se == "calibrated":
             ratio = _ratio(windows, arms, found, n_replicates, rng)
         t = np.stack([one.t for one in found]) / ratio
-    defined = ~np.isnan(t)
-    hit = np.where(defined, np.abs(t) > _quantile(windows[0], arms, nominal), np.nan)
+    quantile = _quantile(windows[0], arms, nominal)
+    defined = ~np.isnan(t) & np.isfinite(quantile)
+    hit = np.where(defined, np.abs(t) > quantile, np.nan)
     mean, lower, upper = by_window(hit)
     return Rejections(
         by_window=mean,
@@ -214,10 +219,12 @@ def _ratio(
 
 
 def _quantile(fixed: Fixed, arms: ArrayLike, nominal: float) -> float:
-    """Return what |t| must exceed, as the interval of an effect has it for the units of the first draw."""
+    """Return what |t| must exceed, as the interval of an effect has it for the units of the first draw, or nan."""
     W = _draw(fixed, arms, 0)
     sides = [W == 1.0, W == 0.0]
     n_units = [len(np.unique(fixed.unit_id[side.any(axis=1) if fixed.cells else side])) for side in sides]
     total = len(np.unique(fixed.unit_id[np.isfinite(W).any(axis=1) if fixed.cells else np.isfinite(W)]))
-    few = min(n_units) < bootstrap.FEW_UNITS
-    return float((stats.t(max(total - 2, 1)) if few else stats.norm()).ppf(1.0 - nominal / 2.0))
+    if min(n_units) < bootstrap.MIN_UNITS_PER_ARM:
+        return np.nan
+    df = bootstrap.freedom(n_units_smaller_arm=min(n_units), n_units=total)
+    return float((stats.t(df) if np.isfinite(df) else stats.norm()).ppf(1.0 - nominal / 2.0))

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from pricelab_dagster.science import _segment_sums
 from pricelab_dagster.science._cluster_robust import check_confidence
 from pricelab_dagster.science._families import holm, wald
 from pricelab_dagster.science._segment_groups import MISSING, OTHER, levels
@@ -21,6 +22,8 @@ BoolArray = NDArray[np.bool_]
 UNITS_PER_TERM = 5
 """Fewest assignment units for each coefficient: with fewer the robust standard error is no guide."""
 MEAN, ANY = "mean effect", "any attribute (Wald test)"
+PER_STEP = "; of an attribute: its change for one standard deviation up, the other attributes being equal"
+RELATIVE_WORDS = "; relative to the mean without treatment over all products"
 
 # A column whose part that earlier columns do not explain is shorter than this is a combination of them.
 COLLINEAR = 1e-8
@@ -37,7 +40,8 @@ class Projection:
     term
         Names (K,).
     coefficient, se, ci_lower, ci_upper
-        (K,), in the units of the scores, of an attribute per one standard deviation of it; nan where `reason` says why.
+        (K,), in the units of the scores or relative to the mean without treatment, of an attribute per one standard
+        deviation of it; nan where `reason` says why.
     p_value
         (K,) two-sided; of the joint test that no attribute goes with the effect.
     p_adjusted
@@ -46,6 +50,8 @@ class Projection:
         F of the joint test.
     n_units
         Assignment units.
+    estimand
+        In words.
     reason
         (K,) text or None.
     """
@@ -59,16 +65,26 @@ class Projection:
     p_adjusted: FloatArray
     statistic: float
     n_units: int
+    estimand: str
     reason: tuple[str | None, ...]
 
 
-def best_linear_projection(scores: Scores, X: pd.DataFrame, *, confidence: float = 0.95) -> Projection:
+def best_linear_projection(
+    scores: Scores,
+    X: pd.DataFrame,
+    *,
+    outcome: ArrayLike | None = None,
+    exposure: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> Projection:
     """Return the least-squares coefficients of the scores on standardised attributes.
 
     The estimand is the best linear predictor of the product's effect given its attributes, whether or not effects are
     linear in them: what a product one standard deviation above the mean has more of effect, the other attributes being
-    equal. It tells which products respond more, not why. Standard errors are cluster-robust over assignment units by
-    the jackknife (CR3), intervals from t with units less coefficients degrees of freedom.
+    equal. It tells which products respond more, not why. With an outcome all coefficients are divided by the mean
+    without treatment over all products, mu0 = mean(Z) - tau mean(W), so that the mean effect is that of
+    `segments.segment_effects` over all products. Standard errors are cluster-robust over assignment units by the
+    jackknife (CR3), which redoes the division; intervals from t with units less coefficients degrees of freedom.
 
     Assumes independent units and attributes fixed before the experiment. Text gives a 0/1 column for each level with
     five products in each arm; a column that others add up to, such as the last level, is left out with the reason and
@@ -80,13 +96,16 @@ def best_linear_projection(scores: Scores, X: pd.DataFrame, *, confidence: float
         Of N products.
     X
         Attributes (N, P).
+    outcome, exposure
+        (N,) means over the analysed periods of the scaled metric and of W; both or neither.
     confidence
         Of the intervals.
 
     Raises
     ------
     ValueError
-        If X has another number of rows, holds what `affinity.encode` refuses, or confidence is not inside (0, 1).
+        If X has another number of rows, holds what `affinity.encode` refuses, confidence is not inside (0, 1), or one
+        of outcome and exposure is missing.
 
     References
     ----------
@@ -112,17 +131,26 @@ def best_linear_projection(scores: Scores, X: pd.DataFrame, *, confidence: float
     n_units = int(unit.max(initial=-1)) + 1
     design, kept = _independent(columns, weight)
     terms = (MEAN, *(f"{name}, one standard deviation up" for name in names), ANY)
+    over = _segment_sums.terms(scores, outcome, exposure)
+    words = scores.estimand + PER_STEP + ("" if over is None else RELATIVE_WORDS)
     n_terms = design.shape[1]
     if n_units < UNITS_PER_TERM * n_terms or n_units == 0:
         reason = (
             f"not identified: {n_units} assignment units for {n_terms} coefficients, "
             f"{UNITS_PER_TERM} for each are needed."
         )
-        return _refused(terms, n_units, reason)
+        return _refused(terms, n_units, words, reason)
     b, influence, leverage = _fit(design, scores.score[used], weight, unit)
     if leverage >= FULL_LEVERAGE:
-        return _refused(terms, n_units, "not identified: one assignment unit alone fixes a coefficient.")
-    return _summary(terms, kept, b, influence, n_units, confidence)
+        return _refused(terms, n_units, words, "not identified: one assignment unit alone fixes a coefficient.")
+    if over is not None:
+        mu0, without = _untreated(b, influence, over[0][used], over[1][used], unit)
+        least = min(mu0, without.min())
+        if not least > 0.0:
+            reason = f"The mean without treatment is {least:.3g}, not positive: no relative effect."
+            return _refused(terms, n_units, words, reason)
+        b, influence = b / mu0, b / mu0 - (b - influence) / without[:, None]
+    return _summary(terms, kept, b, influence, n_units, words, confidence)
 
 
 def _columns(X: pd.DataFrame, scores: Scores, used: BoolArray) -> tuple[FloatArray, list[str]]:
@@ -182,8 +210,23 @@ def _fit(
     return b, influence, largest
 
 
+def _untreated(
+    b: FloatArray, influence: FloatArray, Z: FloatArray, W: FloatArray, unit: NDArray[np.int64]
+) -> tuple[float, FloatArray]:
+    """Return the mean without treatment, over all products and without each unit (G,)."""
+    left = len(Z) - np.bincount(unit)
+    mean_Z, mean_W = ((column.sum() - np.bincount(unit, column)) / left for column in (Z, W))
+    return float(Z.mean() - b[0] * W.mean()), np.asarray(mean_Z - (b[0] - influence[:, 0]) * mean_W)
+
+
 def _summary(
-    terms: tuple[str, ...], kept: BoolArray, b: FloatArray, influence: FloatArray, n_units: int, confidence: float
+    terms: tuple[str, ...],
+    kept: BoolArray,
+    b: FloatArray,
+    influence: FloatArray,
+    n_units: int,
+    words: str,
+    confidence: float,
 ) -> Projection:
     """Return the coefficients in the order of the terms, with intervals and tests."""
     G, k = n_units, len(b)
@@ -216,11 +259,13 @@ def _summary(
         p_adjusted=p_adjusted,
         statistic=F,
         n_units=G,
+        estimand=words,
         reason=tuple(reason),
     )
 
 
-def _refused(terms: tuple[str, ...], n_units: int, reason: str) -> Projection:
+def _refused(terms: tuple[str, ...], n_units: int, words: str, reason: str) -> Projection:
     names = ("coefficient", "se", "ci_lower", "ci_upper", "p_value", "p_adjusted")
     nothing: dict[str, Any] = {name: np.full(len(terms), np.nan) for name in names}
-    return Projection(terms, **nothing, statistic=np.nan, n_units=n_units, reason=(reason,) * len(terms))
+    reasons = (reason,) * len(terms)
+    return Projection(terms, **nothing, statistic=np.nan, n_units=n_units, estimand=words, reason=reasons)

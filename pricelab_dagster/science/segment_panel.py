@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pricelab_dagster.science import _comparisons, effect_scores, hpte, outliers, segments
+from pricelab_dagster.science import _comparisons, effect_scores, hpte, outliers, projection, segments
 from pricelab_dagster.science import panel as science
 from pricelab_dagster.science._experiment import SIGNED_METRICS, FloatArray, Panel, Trimmed
 from pricelab_dagster.science.affinity import Leaves
 from pricelab_dagster.science.effect_scores import Scores
+from pricelab_dagster.science.projection import Projection
 from pricelab_dagster.science.segments import SegmentEffects, Segments
 
 CONSTANTS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -89,14 +91,30 @@ def by_segment(
         X, D, arm, units=panel.unit_id, n_trees=n_trees, min_leaf=min_leaf, rng=rng
     )
     everyone = Segments((ALL,), (ALL,), np.ones((len(D), 1), dtype=bool), {})
-    here = replace(one, first_difference=science.contrast(panel, one.residual))
-    terms = science._relative_terms(panel, metrics, here)
-    outcome, exposure = terms.get("outcome"), terms.get("exposure")
+    terms = _terms(panel, metrics, one)
     effects = [
-        segments.segment_effects(found, part, outcome=outcome, exposure=exposure, confidence=confidence, rng=rng)
-        for part in (everyone, groups)
+        segments.segment_effects(found, part, confidence=confidence, rng=rng, **terms) for part in (everyone, groups)
     ]
     return everyone + groups, effects
+
+
+def on_attributes(
+    panel: Panel, metrics: list[Trimmed], one: Trimmed, found: Scores, X: pd.DataFrame, *, confidence: float = 0.95
+) -> Projection:
+    """Return the best linear projection of the effect of one treatment arm on the attributes.
+
+    Its mean effect is that of `by_segment` over all products, and the other terms are on the same scale.
+
+    Parameters
+    ----------
+    panel, metrics, one, found : as for `by_segment`.
+    X : attributes (N, P).
+    """
+    projected = projection.best_linear_projection(found, X, confidence=confidence, **_terms(panel, metrics, one))
+    if one.metric not in SIGNED_METRICS or one.scale == "level":
+        return projected
+    words = projected.estimand.removesuffix(projection.RELATIVE_WORDS)
+    return replace(projected, estimand=f"{words}; in points per {SIGNED_METRICS[one.metric]}")
 
 
 def trim_curve(
@@ -138,6 +156,12 @@ def trim_curve(
         for name, _, offered, effect in found:
             if (name, offered) == (metric, estimator):
                 yield c, effect
+
+
+def _terms(panel: Panel, metrics: list[Trimmed], one: Trimmed) -> dict[str, Any]:
+    """Return what divides a relative effect of one arm, nothing on the level scale."""
+    here = replace(one, first_difference=science.contrast(panel, one.residual))
+    return dict(science._relative_terms(panel, metrics, here))
 
 
 def _filtered(panel: Panel, one: Trimmed, trim: str, c: float) -> FloatArray:

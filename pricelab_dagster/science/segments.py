@@ -94,11 +94,11 @@ class SegmentEffects:
 
 
 def attribute_segments(X: pd.DataFrame, scores: Scores) -> Segments:
-    """Return the segments of every attribute: its levels, or thirds of a number.
+    """Return the segments of every attribute: its levels, or thirds of a number or date.
 
     Text and booleans: the 20 most frequent levels with at least five products in each arm; all others are `other`.
-    Numbers: thirds at the third and two thirds of the products with a score, equal values together. Products without a
-    value are `missing`. An attribute with one segment is left out.
+    Numbers and dates: thirds at the third and two thirds of the products with a score, equal values together. Products
+    without a value are `missing`. An attribute with one segment is left out.
 
     Parameters
     ----------
@@ -125,6 +125,7 @@ def attribute_segments(X: pd.DataFrame, scores: Scores) -> Segments:
     for position, name in enumerate(X.columns):
         column = X.iloc[:, position]
         numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        numeric = numeric or pd.api.types.is_datetime64_any_dtype(column)
         groups = (
             thirds(column, scores.weight > 0)
             if numeric

@@ -39,7 +39,8 @@ def two_way_fixed_effects(
     groups start at different times and effects grow or differ, early treated cells serve as controls and may count
     negatively, so that the coefficient can lie outside the range of all effects; `negative_weight` says how much does.
     Assumes parallel trends between all products and independent units. With two periods and one group it is
-    difference-in-differences.
+    difference-in-differences. Few units on a side, ever or never treated, have t with few degrees of freedom; one
+    alone shows no noise, and there is no standard error.
 
     Parameters
     ----------
@@ -90,8 +91,11 @@ def two_way_fixed_effects(
     y = _two_way.centred(np.where(seen, Y, 0.0), w)
     effect = float((w * x * y).sum() / spread)
     score = (w * x * (y - effect * x)).sum(axis=1) / spread
+    n_ever = len(np.unique(codes[(D != 0).any(axis=1)]))
+    freedom = _two_way.freedom(n_ever, n_units - n_ever)
     se, _ = _cluster_robust.standard_error(score[row], codes[row])
-    found = _cluster_robust.interval(effect, se, n_units - 1, confidence)
+    se = se if np.isfinite(freedom) else np.nan
+    found = _cluster_robust.interval(effect, se, freedom, confidence)
     return FixedEffects(
         effect=effect,
         se=se,
@@ -103,7 +107,7 @@ def two_way_fixed_effects(
         n_control=len(row) - n_treated,
         negative_weight=float(np.maximum(-w * x * D / spread, 0.0).sum()),
         estimand=_two_way.ESTIMAND,
-        reason=None,
+        reason=None if np.isfinite(freedom) else _two_way.ALONE,
     )
 
 

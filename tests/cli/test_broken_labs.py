@@ -4,12 +4,13 @@ import re
 
 import pytest
 
-from tests.cli.command import NOT_DONE, WRONG_INPUT, pricelab, refusals
+from tests.cli.command import DONE, NOT_DONE, WRONG_INPUT, pricelab, refusals
 from tests.defs import tiny_lab
 from tests.defs.tiny_lab import CONFIG, EXPERIMENTS
 
 CUT = EXPERIMENTS["cut"]
 EXPERIMENT = "experiments/cut.yaml"
+PRODUCTS = "source: data/products.csv"
 CONFIGS = {
     "missing column": ("units: units", "units: quantity", "pricelab.yaml: sales.columns.units == 'quantity'"),
     "column of another type": ("date: day", "date: sku", "pricelab.yaml: sales.columns.date == 'sku'"),
@@ -20,6 +21,17 @@ CONFIGS = {
     "unknown zone": ("Europe/Berlin", "Europe/Paderborn", "pricelab.yaml: time_zone == 'Europe/Paderborn'"),
     "bad cron": ("30 4 * * 1", "daily", "pricelab.yaml: schedule.cron == 'daily'"),
     "unknown attribute": ("[size, brand]", "[size, colour]", "pricelab.yaml: products.attributes"),
+    "attribute that is a list": (
+        PRODUCTS,
+        "query: select *, [size] as tags from 'data/products.csv'",
+        "pricelab.yaml: products.attributes == 'tags', must be columns of numbers, booleans, text or dates, and this "
+        "one is list<",
+    ),
+    "attribute that is infinite": (
+        PRODUCTS,
+        "query: select *, case when size = 5 then 'infinity'::double end as tags from 'data/products.csv'",
+        "pricelab.yaml: products.attributes == 'tags', must be finite or empty, and ",
+    ),
     "query that writes": (
         "source: data/sales.csv",
         "query: copy (select 1) to 'x.csv'",
@@ -84,6 +96,8 @@ def one_refusal(result, start):
 def test_broken_config_stops_everything(tmp_path, small_world, command, old, new, start):
     assert old in CONFIG
     config = CONFIG.replace(old, new, 1)
+    if "tags" in new:
+        config = config.replace("[size, brand]", "[size, brand, tags]")
     root = tiny_lab.write_lab(tmp_path / "lab", {"cut": CUT}, config=config, one=small_world)
     result = refused(root, command)
     one_refusal(result, start)
@@ -138,6 +152,27 @@ def test_broken_experiment_holds_back_no_other(tmp_path, small_world):
     one_refusal(result, "experiments/bad.yaml: design.start is missing")
     assert result.stderr.splitlines()[-1] == "1 of 2 experiments can run."
     assert not (root / "lake").exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "exit_code", "start"),
+    [
+        (
+            0.2,
+            WRONG_INPUT,
+            "assignment.share == 0.2, must be such that 2 or more of the 8 units are treated",
+        ),
+        (0.3, DONE, "of 8 products 2.4 are expected in the smallest arm; with less than 3 an effect has no standard"),
+        (0.5, DONE, None),
+    ],
+)
+def test_check_tells_of_an_arm_that_will_be_too_small(tmp_path, small_world, share, exit_code, start):
+    text = CUT.replace("title:", f"assignment: {{share: {share}}}\ntitle:")
+    result = pricelab("check", lab=tiny_lab.write_lab(tmp_path / "lab", {"cut": text}, one=small_world))
+    assert result.exit_code == exit_code
+    told = [line for line in result.stderr.splitlines() if f"{EXPERIMENT}: " in line]
+    assert len(told) == (start is not None)
+    assert all(f"{EXPERIMENT}: {start}" in line for line in told)
 
 
 def test_no_lab(tmp_path):

@@ -25,7 +25,8 @@ N_PRODUCTS, N_DAYS, SHARE = 128, 105, 0.75
 def _experiment(kind: str, category: str) -> str:
     arms = ", ".join(f"{{name: {name}, price_multiplier: {price}}}" for name, price in ARMS.items())
     text = tiny_lab.experiment(f"start: {START}, kind: {kind}", f"category = '{category}'")
-    more = f"assignment: {{share: {SHARE}}}\n"
+    # of a crossover the share starts treated: by half, each sequence of an arm has five products
+    more = f"assignment: {{share: {0.5 if kind.startswith('crossover') else SHARE}}}\n"
     return re.sub(r"treatment: .*", f"treatment: [{arms}]", text) + more
 
 

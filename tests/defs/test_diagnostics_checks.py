@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pricelab_dagster import checks, disturbing, frames, replaying, verdicts
-from pricelab_dagster.defs.effects import NOT_ASKED, _verdicts
+from pricelab_dagster.defs.effects import NOT_ASKED, _headline, _verdicts
 from pricelab_dagster.instance import open_instance
 from pricelab_dagster.science import agreement, diagnostics, disturbances
 from pricelab_dagster.science.diagnostics import Diagnostic
@@ -144,6 +145,15 @@ def test_a_failed_diagnostic_is_a_warning_of_its_experiment_and_the_run_a_succes
     assert evaluations(copied, "one_price")["cut"].passed
     # prices a tenth off the plan are also off those of the start, in both arms alike
     assert "100.0% of treated, 100.0% of control" in stored(copied, "cut").loc["promotions_by_arm", "message"]
+
+
+def test_a_headline_without_interval_shows_its_reason(played):
+    rows = Workbench.open(played).lake.read("experiment.effects", "cut").to_pylist()
+    for row in rows:
+        row |= {"ci_lower": None, "ci_upper": None, "reason": "3 units in the smaller arm."}
+    shown = _headline(pa.Table.from_pylist(rows)).value.splitlines()[2:]
+    assert len(shown) == len({row["metric"] for row in rows})
+    assert all(line.endswith("% | 3 units in the smaller arm. |") for line in shown)
 
 
 def test_neighbours_are_named_by_category_and_time_whatever_has_run(played):

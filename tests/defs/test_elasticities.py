@@ -157,6 +157,11 @@ def test_few_units_lengthen_the_interval_as_they_do_that_of_the_effects(make_exp
         (effects_of().iloc[1:], draws_of(), "units are not among the metrics"),
         (effects_of(units=np.nan), draws_of(), "effect on units is not known"),
         (effects_of(units=-1.0), draws_of(), "-1 or less: no logarithm"),
+        (
+            effects_of(se=(np.nan, np.nan)).assign(reason="2 assignment units."),
+            draws_of().assign(effect=np.nan),
+            "The effect on units has no standard error: 2 assignment units.",
+        ),
         (effects_of(), draws_of(n=29), "29 replicates"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from pricelab_dagster import audit, checks, frames, spillovers, validate
 from pricelab_dagster.lab import LabError
+from pricelab_dagster.science import panel
 from pricelab_dagster.tables import TABLES
 from pricelab_dagster.workbench import Workbench
 from tests.defs import tiny_lab
@@ -123,6 +124,23 @@ def test_estimators_are_compared_with_the_headline(played, experiment_id):
     assert check["status"] in ("passed", "informational"), check["message"]
     assert f"{quoted['estimator']} {quoted['effect']:+.1%}" in check["message"]
     assert "from shared draws" in check["message"]
+
+
+def test_the_forecast_of_each_metric_is_stored_and_its_placebos_are_those_of_the_estimate(played):
+    bench = Workbench.open(played)
+    named = bench.lake.metadata("experiment.detrended_sales", "cut")
+    assert named["methods"] == dict.fromkeys(("units", "revenue", "profit", "price"), "pooled_ridge")
+    assert "placebo_errors" not in named
+    stored = bench.lake.metadata("experiment.detrended_sales", "going")
+    one = frames.load_panel(bench, bench.experiment("going"))
+    found = panel.choices(one)
+    assert stored["methods"] == {metric: choice.method for metric, choice in found.items()}
+    assert stored["placebo_errors"] == {metric: choice.placebo_error for metric, choice in found.items()}
+    assert set(stored["methods"].values()) - {"mean"}, "a choice that is no choice would not be seen to be kept"
+    kept = panel.trimmed(one, panel.forecasts(one, method=stored["methods"]), method=stored["methods"])
+    rows = [bench.lake.read(f"experiment.{table}", "going") for table in ("detrended_sales", "trimmed_panel")]
+    for mine, theirs in zip(kept, frames.read_trimmed(one, *rows), strict=True):
+        np.testing.assert_array_equal(theirs.placebo, mine.placebo)
 
 
 def test_an_estimator_that_disagrees_fails_the_check(played):

@@ -109,6 +109,39 @@ def test_random_days_put_a_product_in_every_arm(lab: Path) -> None:
     assert cells.groupby("product_id")["arm"].nunique().min() >= 2
 
 
+@pytest.mark.parametrize("name", DESIGNS)
+def test_the_products_that_are_listed_as_dropped_are_as_many_as_each_arm_trims(lab: Path, name: str) -> None:
+    effects, listed = (read(lab, f"experiment.{table}", name) for table in ("effects", "trimmed_panel"))
+    dropped = listed["reason"].fillna("").str.extract(r"^outlier: .*\((.*)\)$")[0].fillna("").str.split(", ")
+    counted = dict.fromkeys(ARMS, 0)
+    for (metric, scale), rows in listed.assign(arms=dropped).groupby(["metric", "scale"]):
+        trimmed = effects[
+            (effects["metric"] == metric) & (effects["scale"] == scale) & (effects["estimator"] == "hpte")
+        ]
+        for arm, n_trimmed in trimmed[trimmed["arm"] != DOSE_LINE].set_index("arm")["n_trimmed"].items():
+            n_listed = int(rows["arms"].map(lambda arms, arm=arm: arm in arms).sum())
+            assert n_listed == n_trimmed, (metric, scale, arm)
+            counted[arm] += n_listed
+        named = rows["arms"].map(lambda arms: arms != [""])
+        without = rows["reason"].str.startswith("no ", na=False)
+        assert (rows["kept"] == ~(without | (named & (scale == "relative")))).all()
+    # of fewer than twenty products of an arm none is cut; on random days all products are ranked together
+    assert (min(counted.values()) > 0) == (name == "days")
+    check = read(lab, "experiment.diagnostics", name).set_index("check_name").loc["outliers_listed", "message"]
+    units = listed.assign(arms=dropped).query("metric == 'units' and scale == 'relative'")["arms"]
+    said = ", ".join(f"{arm} {sum(arm in arms for arms in units)}" for arm in ARMS)
+    assert f"Each arm is filtered against control: {said}." in check
+
+
+@pytest.mark.parametrize("name", ["switch", "phases", "rain"])
+def test_checks_between_products_name_the_worst_arm(lab: Path, name: str) -> None:
+    checks = read(lab, "experiment.diagnostics", name).set_index("check_name")
+    for one in ("covariate_balance", "pre_trend", "missing_by_arm"):
+        assert checks.loc[one, "message"].split(",")[0].removeprefix("Arm ") in ARMS
+        assert "the worst of 3 against control: " in checks.loc[one, "message"]
+        assert checks.loc[one, "status"] in ("passed", "informational")
+
+
 def by_hand(arm: np.ndarray, kind: str) -> panel.Panel:
     """A panel without noise: each product sells ten, and one in a hundred less for each unit of its arm."""
     n, t = arm.shape

@@ -56,7 +56,9 @@ EXPERIMENTS = {
     "days": experiment(
         "kind: random_days, start: 2024-04-01, duration: 14", "category in ('bread', 'milk') and brand = 'other'"
     ),
-    "going": experiment("kind: time_bound, start: 2024-04-22, duration: 14", "category = 'fruit'"),
+    "going": experiment("kind: time_bound, start: 2024-04-22, duration: 14", "category = 'fruit'").replace(
+        "analysis: {", "analysis: {detrend: {method: auto}, "
+    ),
     "later": experiment("kind: time_bound, start: 2024-05-06, duration: 14", "category = 'milk'"),
     "phases": experiment("kind: crossover, start: 2024-04-08, phase: 7, phases: 2, blackout: 2", "category = 'fruit'"),
     "stopped": experiment(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pricelab_dagster.lab import Experiment, Grain, difference
+from pricelab_dagster.lab import Experiment, Grain, LabConfig, difference
 
 MILK: dict[str, Any] = {
     "id": "milk",
@@ -115,6 +115,35 @@ def test_a_change_of_weight_is_told_and_moves_the_fingerprint(change: dict[str, 
 
 def test_fingerprint_is_fixed_across_versions() -> None:
     assert experiment().fingerprint() == "85fd386bcb0b39924e33add598b2261ca280c6ba6426f93ac168793f6f1e5e8d"
+
+
+def in_lab(grain: Grain, window: int | str | None = None) -> Experiment:
+    """A design in a lab of a grain, with a window of the forecast or none in its file."""
+    columns = {name: name for name in ("product_id", "date", "units", "price")}
+    config = LabConfig.model_validate({"sales": {"source": "s.csv", "columns": columns, "grain": grain}})
+    stated = {"design": {"kind": "time_bound", "start": "2017-06-05", "duration": 4}}
+    analysis = {} if window is None else {"analysis": {"detrend": {"window": window}}}
+    return Experiment.model_validate(copy.deepcopy(MILK) | stated | analysis, context=config)
+
+
+def test_the_default_window_is_28_days_and_writing_it_out_is_no_change() -> None:
+    windows = {grain: in_lab(grain).design_dict()["analysis"]["detrend"]["window"] for grain in ("day", "week")}
+    assert windows == {"day": 28, "week": 4}
+    assert in_lab("day", 28).fingerprint() == in_lab("day").fingerprint()
+    assert in_lab("week", 4).fingerprint() == in_lab("week").fingerprint()
+    assert experiment(analysis={"detrend": {"window": 28}}).fingerprint() == experiment().fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("grain", "window", "line"),
+    [
+        ("day", 27, "analysis.detrend.window: 28 -> 27"),
+        ("day", "all", "analysis.detrend.window: 28 -> 'all'"),
+        ("week", 28, "analysis.detrend.window: 4 -> 28"),
+    ],
+)
+def test_another_window_is_a_change(grain: Grain, window: int | str, line: str) -> None:
+    assert difference(in_lab(grain).design_dict(), in_lab(grain, window).design_dict()) == [line]
 
 
 def test_models_are_frozen() -> None:

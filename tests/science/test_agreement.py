@@ -320,7 +320,7 @@ def judged(one: panel.Panel, X: pd.DataFrame, *, c: float = 5.0) -> dict[str, ag
     names = ("hpte", "hpte_leaf", "hajek", "difference_in_differences", "ancova", "cuped")
     found = panel.estimates(one, metrics[:1], leaves, estimators=names, X=X, c=c, n_replicates=100, rng=rng)
     by_name = {name: Estimate(effect.effect, effect.se, effect.draws) for _, _, name, effect in found}
-    known = agreement.evidence(one, metrics[0], X, clustered=False, n_permutations=199, rng=rng)
+    known = agreement.evidence(one, metrics, X, clustered=False, n_permutations=199, rng=rng)
     return {part.estimator: part for part in agreement.compare(by_name, headline="hpte", evidence=known)}
 
 
@@ -347,8 +347,9 @@ def test_unlike_arms_of_a_panel_are_named() -> None:
 def test_evidence_of_like_and_unlike_arms() -> None:
     options: dict[str, Any] = {"clustered": True, "n_permutations": 199, "rng": np.random.default_rng(0)}
     like, X = world()
-    first = panel.trimmed(like, panel.forecasts(like))[0]
-    found = agreement.evidence(like, first, X, **options)
+    metrics = panel.trimmed(like, panel.forecasts(like))
+    first = metrics[0]
+    found = agreement.evidence(like, metrics, X, **options)
     assert found.clustered
     assert found.balance_p > 0.01
     assert found.certain_share == 0.0
@@ -357,17 +358,35 @@ def test_evidence_of_like_and_unlike_arms() -> None:
         (side[0] - side[1]) / (first.outcome.mean() - (side[0] - side[1]) / 2), rel=1e-9
     )
     sure = replace(like, arm=np.tile((X["x"].to_numpy() > 0).astype(float)[:, None], (1, 28)))
-    unlike = agreement.evidence(sure, panel.trimmed(sure, panel.forecasts(sure))[0], X, **options)
+    unlike = agreement.evidence(sure, panel.trimmed(sure, panel.forecasts(sure)), X, **options)
     assert unlike.balance_p < 0.01
     assert unlike.certain_share > 0.3
     assert unlike.balance_distance > found.balance_distance
+
+
+def test_evidence_of_profit_is_in_points_per_revenue() -> None:
+    """Profit is three tenths of revenue and loses a tenth of it under treatment; it comes first, revenue last."""
+    one, X = world(n=120)
+    sold, past = one.observed["units"], one.history["units"]
+    metrics = (
+        {"profit": past * 0.3, "revenue": past},
+        {"profit": sold * np.where(one.arm > 0, 0.2, 0.3), "revenue": sold},
+    )
+    one = replace(one, history=metrics[0], observed=metrics[1])
+    rows = panel.trimmed(one, panel.forecasts(one))
+    assert rows[0].metric == "profit"
+    found = agreement.evidence(one, rows, X, clustered=False, n_permutations=9, rng=np.random.default_rng(0))
+    side = [rows[0].first_difference[one.sequence == arm].mean() for arm in (1, 0)]
+    revenue = next(row.outcome for row in rows if (row.metric, row.scale) == ("revenue", "relative"))
+    assert found.unfiltered == pytest.approx((side[0] - side[1]) / revenue.mean(), rel=1e-9)
+    assert -0.13 < found.unfiltered < -0.07  # over mean profit it would be a third below no effect
 
 
 def test_evidence_without_arms_to_compare_is_not_made_up() -> None:
     one, X = world(n=60)
     same = replace(one, arm=np.ones_like(one.arm))
     found = agreement.evidence(
-        same, panel.trimmed(same, panel.forecasts(same))[0], X, clustered=False, rng=np.random.default_rng(0)
+        same, panel.trimmed(same, panel.forecasts(same)), X, clustered=False, rng=np.random.default_rng(0)
     )
     assert np.isnan([found.unfiltered, found.balance_distance, found.balance_p, found.certain_share]).all()
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pricelab_dagster.science.bootstrap import interval, poisson_weights, replicates
+from pricelab_dagster.science.bootstrap import freedom, interval, poisson_weights, replicates
 
 
 def test_weights_are_shared_within_a_unit_and_ignore_row_order():
@@ -58,13 +58,42 @@ def test_interval_is_normal_with_many_units_and_t_with_few():
     draws = np.array([1.0, 2.0, 3.0, np.nan])
 
     many = interval(4.0, draws, confidence=0.9, n_units_smaller_arm=30, n_units=60)
-    few = interval(4.0, draws, confidence=0.9, n_units_smaller_arm=29, n_units=59)
+    few = interval(4.0, draws, confidence=0.9, n_units_smaller_arm=29, n_units=58)
 
     assert many.se == few.se == 1.0
     assert (many.ci_lower, many.ci_upper) == pytest.approx((4 - 1.6448536, 4 + 1.6448536))
     assert many.p_value == pytest.approx(2 * stats.norm.sf(4.0))
-    assert few.ci_upper == pytest.approx(4 + stats.t(57).ppf(0.95))
-    assert few.p_value == pytest.approx(2 * stats.t(57).sf(4.0))
+    assert few.ci_upper == pytest.approx(4 + stats.t(56).ppf(0.95))
+    assert few.p_value == pytest.approx(2 * stats.t(56).sf(4.0))
+
+
+def test_the_smaller_arm_dictates_the_degrees_of_freedom():
+    # 4 and 12 units: (1/4 + 1/12)^2 = 1/9 over 1/48 + 1/1584 = 34/1584
+    assert freedom(n_units_smaller_arm=4, n_units=16) == pytest.approx(176 / 34)
+    for n in (4, 10, 29):
+        assert freedom(n_units_smaller_arm=n, n_units=2 * n) == pytest.approx(2 * n - 2)
+        many = freedom(n_units_smaller_arm=n, n_units=n + 10**6)
+        assert many == pytest.approx(n - 1, rel=1e-4)
+        for n_units in range(2 * n, 200):
+            assert n - 1 < freedom(n_units_smaller_arm=n, n_units=n_units) <= n_units - 2 + 1e-9
+    assert freedom(n_units_smaller_arm=30, n_units=60) == np.inf
+
+
+def test_units_in_both_arms_are_one_sample():
+    assert freedom(n_units_smaller_arm=12, n_units=12) == freedom(n_units_smaller_arm=11, n_units=12) == 10.0
+
+
+def test_the_spread_of_a_small_arm_in_the_replicates():
+    """Over draws in which the arm is there, (n - 1) E[1/K | K > 0] of the variance of a mean, K Poisson(n)."""
+    rng = np.random.default_rng(5)
+    for n, part in ((1, 0.0), (2, 0.577), (3, 0.865), (4, 0.989), (10, 1.017)):
+        y = rng.normal(size=n)
+        draws = replicates(
+            lambda w, y=y: float(w @ y / w.sum()) if w.any() else np.nan, range(n), n_replicates=20_000, rng=rng
+        )
+        expected = part * y.var(ddof=1) / n if n > 1 else 0.0
+        # 20,000 draws of a heavy-tailed variance: 1.5 % each, four of them
+        assert np.nanvar(draws) == pytest.approx(expected, rel=0.06, abs=1e-12)
 
 
 @pytest.mark.parametrize("effect", [0.3, -0.3])
@@ -95,3 +124,7 @@ def test_refusals():
         poisson_weights(["a", None], n_replicates=10, rng=rng)
     with pytest.raises(ValueError, match=r"confidence == 1\.0"):
         interval(1.0, [1.0, 2.0], confidence=1.0, n_units_smaller_arm=50, n_units=100)
+    for n, n_units in ((1, 10), (2, 2)):
+        with pytest.raises(ValueError, match=f"n_units_smaller_arm == {n}, n_units == {n_units}"):
+            freedom(n_units_smaller_arm=n, n_units=n_units)
+        assert np.isnan(interval(1.0, [1.0, 2.0], confidence=0.9, n_units_smaller_arm=n, n_units=n_units).se)

@@ -108,6 +108,13 @@ def test_no_cluster_exceeds_the_cap(method, max_size):
         assert np.bincount(free).max() > max_size
 
 
+def test_a_graph_on_which_leiden_goes_round_for_ever_is_cut():
+    edges = [(0, 2), (0, 4), (1, 4), (3, 4), (2, 5), (3, 5)]
+    weights = np.array([2.462, 1.661, 4.419, 3.134, 2.646, 4.032])
+    found = partition(edges, weights=weights, max_size=1, resolution=0.4, rng=np.random.default_rng(133))
+    assert sorted(found.tolist()) == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_clique_above_the_cap_is_cut_into_full_parts_not_dust():
     labels = partition(list(combinations(range(20), 2)), max_size=12, rng=np.random.default_rng(6))
     assert sorted(np.bincount(labels)) == [8, 12]

@@ -7,6 +7,7 @@ from scipy import stats
 
 from pricelab_dagster.science.diagnostics import (
     ALPHA,
+    Diagnostic,
     carryover,
     cell_balance,
     covariate_balance,
@@ -16,6 +17,7 @@ from pricelab_dagster.science.diagnostics import (
     price_compliance,
     triggers_by_arm,
     two_arm_share,
+    worst_arm,
 )
 
 EXACT = 1e-10
@@ -125,6 +127,34 @@ def test_pre_trend_leaves_out_gaps_and_says_when_nothing_is_left():
     assert np.isnan(empty.value)
 
 
+def test_windows_before_the_history_are_no_reason_to_be_silent():
+    rng = np.random.default_rng(9)
+    placebo, arm = rng.normal(size=(40, 4)), halves(40)
+    short = placebo.copy()
+    short[:, 0] = np.nan
+    found = pre_trend(short, arm)
+    assert found == pre_trend(placebo[:, 1:], arm)
+    assert "slope over 3 placebo windows" in found.message
+    # two old products in a window are other products than the rest
+    short[:2, 0] = 5.0
+    assert pre_trend(short, arm) == found
+    short[:20, 0] = placebo[:20, 0]
+    assert pre_trend(short, arm) == pre_trend(placebo[:20], arm[:20])
+    # products without any window do not count
+    young = np.concatenate([placebo, np.full((60, 4), np.nan)])
+    assert pre_trend(young, halves(100)) == pre_trend(placebo, arm)
+    drifting = short + np.where(arm == 1, 2.0, 0.0)[:, None] * np.arange(4)
+    assert pre_trend(drifting, arm).status == "failed"
+
+
+@pytest.mark.parametrize("n_windows", [0, 4])
+def test_pre_trend_without_a_window_says_so(n_windows):
+    found = pre_trend(np.full((6, n_windows), np.nan), halves(6))
+    assert (found.check_name, found.status) == ("pre_trend", "informational")
+    assert found.message.startswith("Not computed: no window of the experiment's length")
+    assert np.isnan([found.value, found.p_value]).all()
+
+
 def test_missing_by_hand():
     # The lady tasting tea: 3 of 4 against 1 of 4 has two-sided p 34 / 70.
     found = missing_by_arm(np.array([1, 1, 1, 0, 1, 0, 0, 0]), np.repeat([1, 0], 4))
@@ -138,6 +168,53 @@ def test_missing_fails_when_one_arm_loses_products():
     arm = halves(200)
     gone = (arm == 1) & (np.arange(200) < 60)
     assert missing_by_arm(gone, arm).status == "failed"
+
+
+def test_missing_informs_where_hardly_any_product_is_left():
+    arm = halves(200)
+    nearly = missing_by_arm(np.arange(200) < 180, arm)
+    assert nearly.status == "informational"
+    assert nearly.message == (
+        "Missing: 90 of 100 treated (90.0%), 90 of 100 control products (90.0%). Nearly all products are missing."
+    )
+    assert missing_by_arm(np.arange(200) < 179, arm).status == "passed"
+    lost = missing_by_arm((arm == 1) | (np.arange(200) < 170), arm)
+    assert (lost.status, lost.value) == ("failed", pytest.approx(0.15))
+
+
+def checked(p: float, status: str) -> Diagnostic:
+    return Diagnostic("pre_trend", status, 2.0, ALPHA, p, f"Seen at {p}.")
+
+
+@pytest.mark.parametrize(
+    ("arms", "name", "status"),
+    [
+        ({"deep": (0.004, "failed"), "up": (0.2, "passed")}, "deep", "failed"),
+        ({"deep": (0.004, "failed"), "up": (0.001, "failed")}, "up", "failed"),
+        # below .01, not below its half
+        ({"deep": (0.2, "passed"), "up": (0.006, "failed")}, "up", "passed"),
+        ({"deep": (0.2, "passed"), "up": (np.nan, "informational")}, "up", "informational"),
+        ({"deep": (0.004, "failed"), "up": (np.nan, "informational")}, "deep", "failed"),
+        ({"deep": (np.nan, "informational"), "up": (1.0, "informational")}, "up", "informational"),
+    ],
+)
+def test_the_worst_arm_stands_for_all_of_them(arms, name, status):
+    made = {arm: checked(*one) for arm, one in arms.items()}
+    found = worst_arm(made)
+    assert (found.status, found.threshold, found.value) == (status, ALPHA / 2, 2.0)
+    assert found.message == f"Arm {name}, the worst of 2 against control: Seen at {arms[name][0]}."
+    assert worst_arm(dict(reversed(made.items()))) == found
+    assert worst_arm({"deep": made["deep"]}) is made["deep"]
+
+
+def test_some_arm_fails_at_the_level_of_one_check():
+    rng = np.random.default_rng(10)
+    failed = 0
+    for _ in range(N_NULLS):
+        p = rng.uniform(size=3)
+        made = {f"a{k}": checked(one, "failed" if one < 0.05 else "passed") for k, one in enumerate(p)}
+        failed += worst_arm(made, alpha=0.05).status == "failed"
+    assert NULL_BOUNDS[0] < failed / N_NULLS < NULL_BOUNDS[1]
 
 
 def test_triggers_by_hand_and_when_treatment_brings_them_about():
@@ -266,5 +343,7 @@ def test_errors_name_value_and_rule(arm, units, message):
         pre_trend(np.zeros((4, 2)), np.array(arm), units)
     with pytest.raises(ValueError, match=r"X == nan"):
         covariate_balance(np.full((4, 1), np.nan), halves(4), rng=np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"placebo.shape == \(4, 0\)"):
-        pre_trend(np.zeros((4, 0)), halves(4))
+    with pytest.raises(ValueError, match=r"placebo.shape == \(4,\)"):
+        pre_trend(np.zeros(4), halves(4))
+    with pytest.raises(ValueError, match="must have at least one"):
+        worst_arm({})

@@ -37,19 +37,19 @@ def test_a_run_counts_from_the_length_on_at_which_chance_is_ruled_out():
 
 def test_the_run_has_to_be_longer_where_sales_were_rarer():
     """54 of 60 days sold: q = 54.5 / 61, L = 6.2 and so 7."""
-    past = always(2)
-    past[:, :6] = 0
-    sold = selling(2, 12)
+    past = always(3)
+    past[:2, :6] = 0
+    sold = selling(3, 12)
     sold[0, 1:7], sold[1, 1:8] = 0, 0
     flag, _ = stockout_cells(sold, past, season=7)
-    assert flag.sum(axis=1).tolist() == [0, 7]
+    assert flag.sum(axis=1).tolist() == [0, 7, 0]
 
 
 def test_products_that_sell_now_and_then_or_are_new_show_none():
     past = always(3)
     past[0, :7] = 0  # 53 of 60 days, below nine in ten
     past[1, :-7] = NAN  # seven days of history
-    flag, usual = stockout_cells(np.zeros((3, 10)), past, season=7)
+    flag, usual = stockout_cells(np.zeros((3, 10)), past, season=7, is_open=np.ones(10))
     assert usual.tolist() == [False, False, True]
     assert flag.any(axis=1).tolist() == [False, False, True]
 
@@ -62,11 +62,61 @@ def test_only_the_last_half_year_before_the_start_counts():
 
 
 def test_a_period_that_was_not_observed_ends_a_run():
-    sold = selling(1)
+    sold = selling(2)
     sold[0, 2:6] = [0, 0, NAN, 0]
-    assert not stockout_cells(sold, always(1), season=7)[0].any()
+    assert not stockout_cells(sold, always(2), season=7)[0].any()
     sold[0, 4] = 0
-    assert stockout_cells(sold, always(1), season=7)[0].sum() == 4
+    assert stockout_cells(sold, always(2), season=7)[0].sum() == 4
+
+
+def without_sundays(n: int, t: int) -> np.ndarray:
+    sold = selling(n, t)
+    sold[:, 6::7] = 0
+    return sold
+
+
+def test_shops_that_close_one_day_a_week_show_their_stock_outs():
+    """48 of 48 open days sold: a run of three, over the Sunday; the two days of the other product are too few."""
+    past = without_sundays(3, 56)
+    sold = without_sundays(3, 14)
+    sold[0, 4:9], sold[1, 8:10] = 0, 0
+    flag, usual = stockout_cells(sold, past, season=7)
+    assert usual.all()
+    assert flag[0].nonzero()[0].tolist() == [4, 5, 7, 8]
+    assert not flag[1:].any()
+
+
+def test_closed_days_are_like_days_that_are_not_there():
+    rng = np.random.default_rng(5)
+    past, sold = rng.poisson(4.0, (200, 182)).astype(float), rng.poisson(1.2, (200, 28)).astype(float)
+    closed = np.arange(210) % 7 == 6
+    whole = np.hstack([past, sold])
+    whole[:, closed] = 0
+    flag, usual = stockout_cells(whole[:, 182:], whole[:, :182], season=7)
+    kept, kept_usual = stockout_cells(sold[:, ~closed[182:]], past[:, ~closed[:182]], season=6)
+    assert flag.any()
+    np.testing.assert_array_equal(flag[:, ~closed[182:]], kept)
+    assert not flag[:, closed[182:]].any()
+    np.testing.assert_array_equal(usual, kept_usual)
+
+
+def test_what_is_open_may_be_told_cell_by_cell():
+    """In event time the same column is a Sunday of one product and a Monday of the other."""
+    sold = selling(2, 8)
+    sold[0, [3, 4, 5]], sold[1, [3, 4, 5]] = 0, 0
+    is_open = np.ones((2, 8), dtype=bool)
+    is_open[1, 4] = False
+    flag, _ = stockout_cells(sold, always(2), season=7, is_open=is_open)
+    assert flag.sum(axis=1).tolist() == [3, 0]
+    with pytest.raises(ValueError, match=r"is_open or was_open has shape \(7,\), must be \(8,\) or \(2, 8\)"):
+        stockout_cells(sold, always(2), season=7, is_open=is_open[0, :7])
+
+
+def test_closed_cells_count_in_no_share():
+    sold, arm = without_sundays(4, 14), halves(4, 14)
+    sold[1, :7] = 0
+    found = stockouts_by_arm(sold, without_sundays(4, 56), arm, np.ones((4, 14), dtype=bool), season=7)
+    assert found.value == pytest.approx(6 / 12 / 2, rel=EXACT)
 
 
 def test_poisson_sales_at_half_of_demand_hardly_ever_look_like_a_stock_out():
@@ -78,7 +128,7 @@ def test_poisson_sales_at_half_of_demand_hardly_ever_look_like_a_stock_out():
     assert flag[usual].any(axis=1).mean() < 28 * 0.001
     # and a shelf that is empty for a week is seen
     sold = rng.poisson(rate, (2000, 28))
-    sold[:, 10:17] = 0
+    sold[1:, 10:17] = 0
     assert stockout_cells(sold, rng.poisson(rate, (2000, 182)), season=7)[0].any(axis=1)[usual].mean() > 0.9
 
 
@@ -250,6 +300,17 @@ def test_one_unit_in_an_arm_gives_no_p_value():
     found = promotions_by_arm(*prices(arm > 0, arm), arm, np.ones((3, 5), dtype=bool))
     assert (found.status, found.value) == ("informational", 1.0)
     assert found.message.endswith("Too few units for a p-value.")
+
+
+def test_units_that_have_one_arm_alone_are_not_called_too_few():
+    """A crossover in its first phase: forty products, each in one arm so far."""
+    arm = halves(40, 5)
+    found = promotions_by_arm(*prices(np.zeros((40, 5), dtype=bool), arm), arm, np.ones((40, 5)), within=True)
+    assert (found.status, found.value) == ("informational", 0.0)
+    assert found.message.endswith("No p-value: 0 of 40 units have such cells in both arms, 2 are needed.")
+    arm[0, 0] = 1.0
+    found = stockouts_by_arm(selling(40, 5), always(40), arm, np.ones((40, 5)), season=7, within=True)
+    assert found.message.endswith("No p-value: 1 of 40 units have such cells in both arms, 2 are needed.")
 
 
 def test_shapes_that_differ_are_named():

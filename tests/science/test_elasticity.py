@@ -119,12 +119,24 @@ def test_replicates_without_a_logarithm_are_left_out_and_too_few_give_a_reason()
     found = elasticity(0.2, -0.1, units, price)
     assert (found.n_replicates, found.reason) == (
         MIN_REPLICATES,
-        "2 of 32 replicates have no logarithm and are left out.",
+        "1 of 32 replicates have an undefined effect, as where no unit of an arm is drawn, and are left out. "
+        "1 of 32 replicates have no logarithm and are left out.",
     )
     assert found.se == elasticity(0.2, -0.1, units[2:], price[2:]).se
     refused = elasticity(0.2, -0.1, units[:-1], price[:-1])
     assert np.isnan(refused.elasticity)
     assert refused.reason.startswith("29 replicates in which both effects have a logarithm, at least 30")
+
+
+def test_draws_without_an_effect_are_told_apart_from_effects_without_a_logarithm():
+    units, price = draws(0.2, -0.1, n=MIN_REPLICATES + 10)
+    undefined, empty = units.copy(), units.copy()
+    undefined[:3], empty[:3] = np.nan, -1.0
+    assert elasticity(0.2, -0.1, units, price).reason is None
+    assert elasticity(0.2, -0.1, undefined, price).reason == (
+        "3 of 40 replicates have an undefined effect, as where no unit of an arm is drawn, and are left out."
+    )
+    assert elasticity(0.2, -0.1, empty, price).reason == "3 of 40 replicates have no logarithm and are left out."
 
 
 def test_no_draws_give_a_reason():

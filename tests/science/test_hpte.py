@@ -11,6 +11,9 @@ from pricelab_dagster.science.effects import hajek, second_difference
 
 # Sums of a few hundred terms of order one, in two orders.
 ROUNDING = 1e-9
+SMALL_ARMS = 300
+# A right interval of 95 % fails one time in a thousand; with 3 and 4 units in an arm t with units - 2 covers .85.
+SMALL_ARM_HITS = stats.binom(SMALL_ARMS, 0.95).ppf([0.0005, 0.9995])
 
 
 def panel(rng: np.random.Generator, n: int = 120, effect: float = 0.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,9 +97,9 @@ def test_filter_of_cells_ranks_products(trim):
 
 
 def test_relative_effect_by_hand():
-    D, W = np.array([0.1, 0.3, 0.5, 0.9]), np.array([0.0, 0.0, 1.0, 1.0])
-    Z = np.array([0.8, 1.0, 1.2, 1.4])
-    weights = np.array([[1, 2], [1, 1], [1, 0], [1, 3]])
+    D, W = np.repeat([0.1, 0.3, 0.5, 0.9], 2), np.repeat([0.0, 0.0, 1.0, 1.0], 2)
+    Z = np.repeat([0.8, 1.0, 1.2, 1.4], 2)
+    weights = np.repeat([[1, 2], [1, 1], [1, 0], [1, 3]], 2, axis=0)
 
     found = hpte.estimate(D, W, outcome=Z, exposure=W, trim="none", weights=weights, rng=np.random.default_rng(0))
 
@@ -210,10 +213,71 @@ def test_units_not_products_are_counted():
     assert "3 assignment units" in str(found.reason)
 
 
-def test_replicates_without_an_arm_are_left_out_and_counted():
-    weights = np.array([[1, 0, 2], [1, 0, 1], [1, 1, 1], [1, 2, 0]])
+@pytest.mark.parametrize(
+    ("n_units", "said"),
+    [
+        ((1, 9), "1 assignment unit in the smaller arm, at least 3 are needed for a standard error."),
+        ((9, 2), "2 assignment units in the smaller arm, at least 3 are needed for a standard error."),
+        ((9, 3), None),
+    ],
+)
+def test_few_units_in_an_arm_have_an_effect_and_no_standard_error(n_units, said):
+    """Five products a unit, D = 3 W + noise that is the same in all units."""
+    W, units = np.repeat([1.0, 0.0], np.multiply(n_units, 5)), np.arange(5 * sum(n_units)) // 5
+    D = 3 * W + np.arange(len(W)) % 5
 
-    found = hpte.estimate([1.0, 2.0, 4.0, 6.0], [1, 1, 0, 0], trim_c=0, weights=weights, rng=np.random.default_rng(0))
+    found = hpte.estimate(D, W, units=units, trim_c=0, n_replicates=60, rng=np.random.default_rng(0))
+
+    assert found.effect == pytest.approx(3.0)
+    if said is None:
+        assert found.n_replicates > 40
+        assert np.isfinite([found.se, found.ci_lower, found.ci_upper]).all()
+        return
+    assert (found.reason, found.n_replicates) == (said, 0)
+    assert np.isnan([found.se, found.ci_lower, found.ci_upper, found.p_value, *found.draws]).all()
+
+
+def test_units_of_both_arms_count_in_both():
+    R = np.random.default_rng(0).normal(size=(10, 14))
+    W = (np.arange(14) + np.arange(10)[:, None]) % 2.0
+    options = {"n_replicates": 10, "rng": np.random.default_rng(0)}
+
+    assert np.isfinite(hpte.estimate(R[:4], W[:4], trim_c=0, **options).se)
+    # units that never change their arm have no contrast
+    still = np.where(np.arange(10)[:, None] < 3, W, 0.0)
+    assert str(hpte.estimate(R, still, trim_c=0, **options).reason).startswith("3 assignment units with a first")
+
+
+def test_interval_is_that_of_the_smaller_arm():
+    """5 treated of 65: (1/5 + 1/60)^2 / (1/100 + 1/(3600 59)) = 4.69 degrees of freedom."""
+    rng = np.random.default_rng(13)
+    D, W = rng.normal(size=65), np.repeat([1.0, 0.0], [5, 60])
+
+    found = hpte.estimate(D, W, trim_c=0, rng=rng)
+
+    expected = (1 / 5 + 1 / 60) ** 2 / (1 / 100 + 1 / (3600 * 59))
+    assert found.ci_upper - found.effect == pytest.approx(stats.t(expected).ppf(0.975) * found.se, rel=ROUNDING)
+    assert found.p_value == pytest.approx(2 * stats.t(expected).sf(abs(found.effect) / found.se), rel=ROUNDING)
+
+
+@pytest.mark.parametrize(("n_treated", "n_control"), [(3, 3), (4, 40), (60, 3), (10, 60)])
+def test_few_units_in_an_arm_are_covered_as_often_as_many(n_treated, n_control):
+    rng = np.random.default_rng([14, n_treated])
+    W = np.repeat([1.0, 0.0], [n_treated, n_control])
+    hits = []
+    for _ in range(SMALL_ARMS):
+        D = rng.normal(size=len(W))
+        found = hpte.estimate(D, W, trim_c=0, n_replicates=200, rng=rng)
+        hits.append(found.ci_lower <= 0.0 <= found.ci_upper)
+
+    assert SMALL_ARM_HITS[0] <= sum(hits) <= SMALL_ARM_HITS[1]
+
+
+def test_replicates_without_an_arm_are_left_out_and_counted():
+    weights = np.repeat([[1, 0, 2], [1, 0, 1], [1, 1, 1], [1, 2, 0]], 2, axis=0)
+    D, W = np.repeat([1.0, 2.0, 4.0, 6.0], 2), np.repeat([1, 1, 0, 0], 2)
+
+    found = hpte.estimate(D, W, trim_c=0, weights=weights, rng=np.random.default_rng(0))
 
     assert found.reason == "1 of 3 replicates are undefined and left out."
     assert found.n_replicates == 2

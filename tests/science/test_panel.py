@@ -171,6 +171,38 @@ def test_imported_assignments_split_on_outcome_and_arm() -> None:
     assert mixed[0] < mixed[1]
 
 
+def test_random_days_do_not_split_on_effects() -> None:
+    one = make("random_days", n=60)
+    X = pd.DataFrame({"x": np.random.default_rng(6).normal(size=60)})
+    primary = panel.trimmed(one, panel.forecasts(one))[0]
+    grown = {
+        split: panel.fit_leaves(one, X, primary, split=split, n_trees=8, rng=np.random.default_rng(0))
+        for split in ("effect", "outcome")
+    }
+    np.testing.assert_array_equal(grown["effect"].leaf, grown["outcome"].leaf)
+    assert grown["outcome"].reason is None
+    assert grown["effect"].reason == panel.NO_EFFECT_SPLIT
+    rows = panel.estimates(one, [primary], grown["effect"], n_replicates=5, rng=np.random.default_rng(1))
+    reasons = {estimator: effect.reason for *_, estimator, effect in rows}
+    assert reasons["hpte"] == panel.NO_EFFECT_SPLIT
+    assert reasons["hajek"] is None
+    few = replace(primary, kept=np.arange(60) < 10)
+    alone = panel.fit_leaves(one, X, few, split="effect", n_trees=8, rng=np.random.default_rng(0))
+    assert str(alone.reason).startswith(f"{panel.NO_EFFECT_SPLIT} 10 usable products are fewer than")
+
+
+def test_other_designs_split_on_effects_where_asked() -> None:
+    one = make("time_bound", n=60)
+    X = pd.DataFrame({"x": np.random.default_rng(6).normal(size=60)})
+    primary = panel.trimmed(one, panel.forecasts(one))[0]
+    effect, outcome = (
+        panel.fit_leaves(one, X, primary, split=split, n_trees=8, rng=np.random.default_rng(0))
+        for split in ("effect", "outcome")
+    )
+    assert effect.reason is None
+    assert (effect.leaf != outcome.leaf).any()
+
+
 @pytest.mark.parametrize("kind", ["time_bound", "crossover", "random_days"])
 def test_intervals_hold_the_planted_effect_in_the_clean_market(kind: str) -> None:
     hits = []

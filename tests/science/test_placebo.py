@@ -9,6 +9,7 @@ from scipy import stats
 
 from pricelab_dagster.science import affinity, detrend
 from pricelab_dagster.science._windows import by_window
+from pricelab_dagster.science.bootstrap import freedom
 from pricelab_dagster.science.placebo import aa_rejections, residuals
 from pricelab_dagster.science.replay import Fixed, instant
 
@@ -41,6 +42,17 @@ def test_a_window_is_forecast_from_what_lies_before_it_alone():
     later[:, -14:] += 100.0
     np.testing.assert_array_equal(residuals(later, 14)[1:], residuals(history, 14)[1:])
     assert (residuals(later, 14)[0] > residuals(history, 14)[0]).all()
+
+
+def test_auto_is_the_method_of_the_experiment_in_every_window():
+    rng = np.random.default_rng(11)
+    level = np.exp(0.1 * rng.normal(size=(60, 196)).cumsum(axis=1) / 3)
+    history = rng.poisson(20 * level).astype(float)
+    method = detrend.choose(history, 14).method
+    assert method != "mean"
+    np.testing.assert_array_equal(residuals(history, 14, method="auto"), residuals(history, 14, method=method))
+    alone = history[:, -14:] - detrend.forecast(history[:, :-14], 14, method="mean")
+    assert not np.array_equal(residuals(history, 14, method="auto")[0], alone)
 
 
 @pytest.mark.parametrize(("n_periods", "expected"), [(41, 0), (42, 1), (55, 1), (56, 2), (400, 6)])
@@ -110,6 +122,18 @@ def test_few_units_are_judged_by_student():
     t = np.abs(instant(one, arms).t)
     assert aa_rejections([one], arms, rng=rng).share == pytest.approx((t > stats.t(18).ppf(0.975)).mean())
     assert (t > stats.t(18).ppf(0.975)).mean() < (t > stats.norm.ppf(0.975)).mean()
+
+
+def test_a_small_arm_is_judged_as_its_interval_is():
+    rng = np.random.default_rng(6)
+    one = Fixed(rng.normal(size=60), np.arange(60), trim="none")
+    five, two = (rng.permuted(np.tile(np.arange(60) < n, (300, 1)), axis=1).T.astype(float) for n in (5, 2))
+    t = np.abs(instant(one, five).t)
+    df = freedom(n_units_smaller_arm=5, n_units=60)
+    assert aa_rejections([one], five, rng=rng).share == (t > stats.t(df).ppf(0.975)).mean()
+    nothing = aa_rejections([one], two, rng=rng)
+    assert np.isnan(nothing.share)
+    assert nothing.n_undefined == 300
 
 
 def test_cells_are_drawn_by_period():

@@ -6,7 +6,7 @@ from scipy import stats
 
 from pricelab_dagster.science import affinity
 from pricelab_dagster.science.effect_scores import Scores, doubly_robust
-from pricelab_dagster.science.projection import ANY, MEAN, best_linear_projection
+from pricelab_dagster.science.projection import ANY, MEAN, PER_STEP, RELATIVE_WORDS, best_linear_projection
 
 ROUNDING = 1e-9  # sums of a few hundred doubles
 N, R = 150, 400
@@ -45,6 +45,42 @@ def test_coefficient_and_jackknife_by_hand():
     # the joint test of one coefficient is its t test
     assert found.p_value[2] == pytest.approx(found.p_value[1], abs=ROUNDING)
     assert found.statistic == pytest.approx((b[1] / se[1]) ** 2)
+
+
+def test_relative_coefficients_are_over_the_mean_without_treatment_also_without_each_unit():
+    rng = np.random.default_rng(8)
+    n = 24
+    size, unit = rng.normal(size=n), np.arange(n) // 2
+    psi, Z, W = 0.4 + 0.2 * size + rng.normal(size=n), rng.uniform(1, 2, n), rng.uniform(0, 1, n)
+    X = pd.DataFrame({"size": size})
+
+    found = best_linear_projection(scores_of(psi, unit=unit), X, outcome=Z, exposure=W)
+
+    z = (size - size.mean()) / size.std(ddof=1)
+
+    def share(rows: np.ndarray) -> np.ndarray:
+        b = np.polyfit(z[rows], psi[rows], 1)[::-1]
+        return b / (Z[rows].mean() - b[0] * W[rows].mean())
+
+    expected = share(np.ones(n, dtype=bool))
+    without = np.array([share(unit != g) for g in range(12)])
+    np.testing.assert_allclose(found.coefficient[:2], expected, atol=ROUNDING)
+    np.testing.assert_allclose(found.se[:2], np.sqrt(11 / 12 * ((without - expected) ** 2).sum(axis=0)), atol=ROUNDING)
+    assert found.estimand == f"words{PER_STEP}{RELATIVE_WORDS}"
+    assert best_linear_projection(scores_of(psi, unit=unit), X).estimand == f"words{PER_STEP}"
+    # a metric in cents has the same relative coefficients
+    cents = best_linear_projection(scores_of(100 * psi, unit=unit), X, outcome=100 * Z, exposure=W)
+    np.testing.assert_allclose(cents.coefficient[:2], expected, atol=ROUNDING)
+    np.testing.assert_allclose(cents.se[:2], found.se[:2], atol=ROUNDING)
+
+
+def test_without_a_level_there_is_no_relative_coefficient():
+    psi, X = np.arange(24.0), pd.DataFrame({"size": np.random.default_rng(9).normal(size=24)})
+    found = best_linear_projection(scores_of(psi), X, outcome=np.ones(24), exposure=np.ones(24))
+    assert np.isnan(found.coefficient).all()
+    assert set(found.reason) == {"The mean without treatment is -11, not positive: no relative effect."}
+    with pytest.raises(ValueError, match="must be both or neither"):
+        best_linear_projection(scores_of(psi), X, outcome=np.ones(24))
 
 
 def test_matches_weighted_least_squares_with_hc3():

@@ -104,6 +104,37 @@ def test_a_category_that_responds_more_is_told_apart(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_mean_effect_of_the_projection_is_that_over_all_products(kind: str) -> None:
+    one, trimmed, X, leaves = known(kind)
+    found = segment_panel.scores(one, trimmed[0], leaves)
+    rng = np.random.default_rng(2)
+    _, (whole, _) = segment_panel.by_segment(one, trimmed, trimmed[0], found, X, shown=X, n_trees=4, rng=rng)
+    projected = segment_panel.on_attributes(one, trimmed, trimmed[0], found, X)
+    assert projected.coefficient[0] == pytest.approx(whole.effect[0], rel=ROUNDING)
+    assert projected.se[0] == pytest.approx(whole.se[0], rel=0.1)  # a jackknife with other terms beside the mean
+    assert projected.estimand.endswith("relative to the mean without treatment over all products")
+    level = segment_panel.on_attributes(one, trimmed, trimmed[1], found, X)
+    assert level.coefficient[0] == pytest.approx(np.average(found.score[found.weight > 0]), rel=ROUNDING)
+
+
+def test_the_projection_of_profit_is_in_points_per_revenue() -> None:
+    base = make("time_bound", n=N)
+    sold, past = base.observed["units"], base.history["units"]
+    one = replace(
+        base,
+        history={"profit": 0.3 * past, "revenue": past},
+        observed={"profit": sold * np.where(base.arm > 0, 0.2, 0.3), "revenue": sold},
+    )
+    trimmed = panel.trimmed(one, panel.forecasts(one))
+    found = segment_panel.scores(one, trimmed[0], affinity.Leaves.single(N))
+    projected = segment_panel.on_attributes(one, trimmed, trimmed[0], found, pd.DataFrame({"category": one.category}))
+    # sales rise by a fifth and margin falls from .3 to .2: .24 - .3 of a revenue whose mean over both arms is 1.1
+    assert abs(projected.coefficient[0] + 0.06 / 1.1) < 4 * projected.se[0]
+    assert 0 < projected.se[0] < 0.02
+    assert projected.estimand.endswith("; in points per revenue")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_curve_at_the_constant_of_the_headline_is_the_headline(kind: str) -> None:
     one, trimmed, _, leaves = known(kind)
     weights = bootstrap.poisson_weights(one.unit_id, n_replicates=120, rng=np.random.default_rng(5))

@@ -207,6 +207,25 @@ def test_attribute_segments_by_hand():
     assert named[10:] == [("other", "other (level)", 15), ("other", "missing (level)", 15)]
 
 
+def test_dates_make_the_thirds_of_their_days():
+    days = np.array([*range(28), 0, 0], dtype="datetime64[D]")
+    days[28:] = "NaT"
+    by_day, by_number = (
+        attribute_segments(pd.DataFrame({"launched": column}), scores_of(np.ones(30)))
+        for column in (pd.Series(days), pd.Series([*range(28), np.nan, np.nan]))
+    )
+    np.testing.assert_array_equal(by_day.member, by_number.member)
+    assert by_day.segment == (
+        "up to 1970-01-10",
+        "above 1970-01-10, up to 1970-01-19",
+        "above 1970-01-19",
+        "missing",
+    )
+    hours = pd.Series(np.arange(30).astype("datetime64[h]"))
+    found = attribute_segments(pd.DataFrame({"launched": hours}), scores_of(np.ones(30)))
+    assert found.segment[0] == "up to 1970-01-01T09:00:00"
+
+
 def test_levels_without_enough_products_in_an_arm_are_pooled():
     treated = np.array([True] * 6 + [False] * 4 + [True] * 5 + [False] * 5)
     brand = pd.DataFrame({"brand": ["a"] * 10 + ["b"] * 10})
@@ -360,13 +379,12 @@ def test_segment_without_an_arm_is_not_identified_and_leaves_the_others_alone():
 
 
 def test_few_units_in_an_arm_are_not_identified():
-    unit = np.repeat([0, 1, 2, 3], 5)
-    found = segment_effects(
-        scores_of(np.arange(20.0), treated=unit < 2, unit=unit),
-        grouped(np.array(["s"] * 20)),
-        rng=np.random.default_rng(0),
-    )
-    assert found.reason == ("not identified: 2 assignment units in an arm, 3 are needed.",)
+    unit = np.repeat(np.arange(6), 5)
+    scores = scores_of(np.arange(30.0), treated=unit < 3, unit=unit)
+    member = (unit > 0)[:, None] & np.array([True, False]) | np.array([False, True])
+    found = segment_effects(scores, Segments(("a", "a"), ("few", "all"), member, {}), rng=np.random.default_rng(0))
+    assert found.reason == ("not identified: 2 assignment units in an arm, 3 are needed.", None)
+    assert np.isfinite(found.se).tolist() == [False, True]
 
 
 def test_relative_effect_without_a_positive_mean_says_so():

@@ -511,6 +511,39 @@ def test_nothing_to_compare_is_nan_with_a_reason():
 
 # Coverage
 
+FEW = 200
+FEW_HITS = stats.binom.interval(0.999, FEW, 0.95)
+
+
+@pytest.mark.parametrize("n_treated", [4, 8])
+def test_fixed_effects_cover_with_few_treated_units(n_treated):
+    """t with all units less one covers .85 to .91 here."""
+    rng, first = rng_of(20 + n_treated), np.full(40 + n_treated, -1)
+    first[:n_treated] = np.array([4, 6])[np.arange(n_treated) % 2]
+    D, since = in_force(first, 10), np.arange(10) >= 4
+    hits = 0
+    for _ in range(FEW):
+        Y = rng.normal(size=D.shape) + since * rng.normal(size=(len(D), 1))
+        found = two_way_fixed_effects(Y, D)
+        hits += found.ci_lower < 0.0 < found.ci_upper
+    assert FEW_HITS[0] <= hits <= FEW_HITS[1]
+
+
+@pytest.mark.parametrize("n_treated", [1, 9])
+def test_one_unit_alone_on_a_side_has_no_standard_error(n_treated):
+    rng = rng_of(30)
+    first = np.where(np.arange(20) // 2 < n_treated, 3, -1)
+    Y, D, units = rng.normal(size=(20, 6)), in_force(first, 6), np.arange(20) // 2
+    found = two_way_fixed_effects(Y, D, units=units)
+    assert np.isfinite(found.effect)
+    assert np.isnan([found.se, found.ci_lower, found.ci_upper, found.p_value]).all()
+    assert found.reason == "1 assignment unit is ever treated, or never: no standard error."
+    two = two_way_fixed_effects(Y, in_force(np.where(np.arange(20) // 2 < 2, 3, -1), 6), units=units)
+    freedom = (1 / 2 + 1 / 8) ** 2 / (1 / 4 + 1 / (64 * 7))
+    assert two.ci_upper - two.effect == pytest.approx(stats.t.ppf(0.975, freedom) * two.se)
+    assert two.reason is None
+
+
 REPETITIONS = 300
 # All but one in a thousand sound intervals miss so often.
 HITS = stats.binom.interval(0.999, REPETITIONS, 0.95)
