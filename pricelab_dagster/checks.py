@@ -99,9 +99,7 @@ def _estimators_agree(
             if row["estimator"] != replaying.ESTIMATOR
         }
         quoted = rows.loc[rows["is_headline"], "estimator"]
-        known = agreement.evidence(
-            panel.against(code), trimmed, X, clustered=experiment.assignment.by_cluster, rng=rng
-        )
+        known = agreement.evidence(panel.against(code), trimmed, X, clustered=experiment.assignment.by_cluster, rng=rng)
         alpha = agreement.ALPHA / len(experiment.arms)
         arms[arm.name] = agreement.compare(estimates, headline=quoted.iloc[0], evidence=known, alpha=alpha)
     return agreement.estimators_agree(arms)

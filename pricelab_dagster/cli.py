@@ -213,6 +213,44 @@ def certificate(lab_root: Path, form: str, experiment_id: str) -> None:
 @main.command()
 @lab_option
 @format_option
+@click.option("--where", help="Instead of ID: the SQL condition over the products of an experiment not written yet.")
+@click.option("--effect", type=float, help="With --where: the relative effect that it looks for, .05 for 5 %.")
+@click.option("--days", default=28, show_default=True, type=int, help="With --where: the most days that it may take.")
+@click.option("--exact", is_flag=True, help="Draw each design many times: minutes instead of seconds, with coverage.")
+@click.argument("experiment_id", required=False, metavar="[ID]")
+def power(
+    lab_root: Path,
+    form: str,
+    where: str | None,
+    effect: float | None,
+    days: int,
+    exact: bool,
+    experiment_id: str | None,
+) -> None:
+    """Print what each design would cost experiment ID, or products --where, by their own history, and which to take."""
+    from pricelab_dagster import choosing, show
+    from pricelab_dagster.workbench import Workbench
+
+    if (experiment_id is None) == (where is None) or (where is None) != (effect is None):
+        raise click.UsageError("Give an ID, or --where with --effect.")
+    bench = Workbench.open(lab_root)
+    if experiment_id is not None and not exact:
+        _print_table(lab_root, choosing.TABLE, (experiment_id,), form, hidden=choosing.HIDDEN)
+        advice = str(bench.lake.metadata(choosing.TABLE, experiment_id).get("recommendation", ""))
+    else:
+        with show.progress("power") as report:
+            report("reading the history")
+            rows, advice = choosing.answer(
+                bench, experiment_id, where=where, effect=effect, days=days, exact=exact, report=report
+            )
+        show.rows(rows.drop_columns(list(choosing.HIDDEN)) if form == "table" else rows, form)
+    if form == "table":
+        show.note(advice)
+
+
+@main.command()
+@lab_option
+@format_option
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 def diagnostics(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
     """Print the checks of the experiments IDs, or of all that have some: passed, failed or informational."""
@@ -424,9 +462,7 @@ def study_spillover(worlds: int, workers: int, out: Path, everything: bool, form
 )
 @click.option("--all", "everything", is_flag=True, help="Also print mean squared errors and every estimator's spread.")
 @format_option
-def study_claims(
-    replications: int, workers: int, out: Path, plots: Path | None, everything: bool, form: str
-) -> None:
+def study_claims(replications: int, workers: int, out: Path, plots: Path | None, everything: bool, form: str) -> None:
     """Hold designs, filter, blackout and clusters against what the article says they take off error and bias."""
     from pricelab_dagster import show
     from pricelab_dagster.studies import claim_plots, claims

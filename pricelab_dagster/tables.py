@@ -189,6 +189,48 @@ _SPECS = [
         partitioned=True,
     ),
     TableSpec(
+        "experiment.power",
+        _columns(
+            _EXPERIMENT
+            + """
+            place           | whole | order by rmse, the smallest first
+            design          | text  | the candidate in words
+            kind            | text  | time_bound, triggered, random_days or crossover
+            unit            | text  | what is assigned together: product or cluster
+            n_arms          | whole | treatment arms
+            duration        | whole | periods in which a product is in the experiment
+            blackout        | whole | first periods of each window, block or phase that are left out
+            days            | whole | days on the calendar
+            n_units         | real  | assignment units in the estimate
+            se              | real  | standard error of the relative effect on windows before the start, not inflated
+            inflation       | real  | k: realised over predicted standard error in simulated markets
+            mde             | real  | minimum detectable effect: 2.8 k standard errors
+            coverage        | real  | share of draws on untreated windows whose interval holds 0; null in instant mode
+            coverage_lower  | real  | lower end of its 95 % interval
+            coverage_upper  | real  | upper end of its 95 % interval
+            missed_20_1     | real  | part of the effect hidden by a carryover of .2 that halves in 1 day
+            missed_20_2     | real  | part of the effect hidden by a carryover of .2 that halves in 2 days
+            missed_20_4     | real  | part of the effect hidden by a carryover of .2 that halves in 4 days
+            missed_20_7     | real  | part of the effect hidden by a carryover of .2 that halves in 7 days
+            missed_40_1     | real  | part of the effect hidden by a carryover of .4 that halves in 1 day
+            missed_40_2     | real  | part of the effect hidden by a carryover of .4 that halves in 2 days
+            missed_40_4     | real  | part of the effect hidden by a carryover of .4 that halves in 4 days
+            missed_40_7     | real  | part of the effect hidden by a carryover of .4 that halves in 7 days
+            carryover_bias  | real  | what carryover hides of the assumed effect
+            spillover_bias  | real  | from the certificate; null where it is not identified
+            rmse            | real  | root of the squares of se, carryover and spillover: what the choice is judged by
+            n_windows       | whole | untreated windows
+            n_draws         | whole | draws of the arms in each
+            mode            | text  | instant (errors of a few draws) or exact (spread of many)
+            is_planned      | flag  | the design of the file
+            is_recommended  | flag  | the smallest rmse within the planned calendar
+            reason          | text  | why a value is null
+        """
+        ),
+        ("place",),
+        partitioned=True,
+    ),
+    TableSpec(
         "experiment.drawn_arms",
         _columns(
             _EXPERIMENT

@@ -82,7 +82,8 @@ def write_data(directory: Path, simulated: market.Market, arm: np.ndarray) -> No
     )
     multiplier = np.ones((n, t))
     multiplier[:, simulated.n_history :] = np.where(arm > 0, simulated.treatment_multiplier, 1.0)
-    charged = prices.assign(price=(incumbent * multiplier).round(2).ravel())
+    # half a cent goes up, as in the price plan
+    charged = prices.assign(price=(np.floor(incumbent * multiplier * 100 + 0.5) / 100).ravel())
     sales = sales.drop(columns="price").merge(charged, on=["product_id", "date"])
     data = directory / "data"
     sales.to_csv(data / "sales.csv", index=False)

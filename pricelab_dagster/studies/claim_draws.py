@@ -65,6 +65,12 @@ class Drawn:
         """Return the relative effect on units by an estimator of the product."""
         return self._read(self.relative, estimator, trim)
 
+    def filtered_difference(self) -> float:
+        """Return the relative effect on units against the mean of the last 28 days, with the outlier filter."""
+        panel = self.planted.panel
+        before = science.forecasts(panel, method="none")
+        return self._read(science.trimmed(panel, before, method="none")[0], FILTERED, "auto")
+
     def luck(self) -> float:
         """Return what the same arms read on the untreated sales, over their mean: its mean over draws is zero."""
         s, untreated = self.relative.product_scale[:, None], self.planted.untreated
@@ -88,7 +94,7 @@ def hpte_no_filter(drawn: Drawn) -> float:
 
 
 def hajek(drawn: Drawn) -> float:
-    """Return the filtered difference of first differences, without affinity."""
+    """Return the filtered difference of our first differences, without affinity."""
     return drawn.effect("hajek")
 
 
@@ -97,9 +103,14 @@ def difference_in_differences(drawn: Drawn) -> float:
     return drawn.effect("difference_in_differences")
 
 
+def filtered_difference(drawn: Drawn) -> float:
+    """Return the raw difference with the outlier filter."""
+    return drawn.filtered_difference()
+
+
 Estimator = Callable[[Drawn], float]
-ESTIMATORS: tuple[Estimator, ...] = (hpte, hpte_no_filter, hajek, difference_in_differences)
-HPTE, NO_FILTER, FILTERED, RAW = (one.__name__ for one in ESTIMATORS)
+ESTIMATORS: tuple[Estimator, ...] = (hpte, hpte_no_filter, hajek, filtered_difference, difference_in_differences)
+HPTE, NO_FILTER, FILTERED, RAW_FILTERED, RAW = (one.__name__ for one in ESTIMATORS)
 
 
 def cases() -> tuple[Case, ...]:

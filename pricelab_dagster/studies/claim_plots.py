@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pricelab_dagster.interval_plot import Line, draw
-from pricelab_dagster.studies.claim_draws import FILTERED, HPTE, NO_FILTER, RAW
+from pricelab_dagster.studies.claim_draws import FILTERED, HPTE, NO_FILTER, RAW, RAW_FILTERED
 from pricelab_dagster.studies.claim_rows import BIAS, BIAS_CUT, RMSE_CUT, SD_CUT
 
 Row = dict[str, Any]
@@ -18,7 +18,7 @@ MEASURED = {
     BIAS_CUT: "change of the spillover bias",
     BIAS: "error in parts of the long-run effect",
 }
-AGAINST = {RAW: "raw", FILTERED: "filtered", HPTE: "HPTE", NO_FILTER: "no filter"}
+AGAINST = {RAW: "raw", RAW_FILTERED: "filtered", FILTERED: "hajek", HPTE: "HPTE", NO_FILTER: "no filter"}
 PLOTTED = {
     "random days": SD_CUT,
     "crossover": SD_CUT,
@@ -100,5 +100,5 @@ def _label(row: Row) -> str:
         return design.removeprefix("time_bound, ")
     if row["claim"] == "Complete Journey":
         return f"{design.split(',')[0]} against {against}"
-    both = "both " if row["estimator"] == RAW else ""
+    both = "both " if row["estimator"] in (RAW, RAW_FILTERED) else ""
     return f"{row['scenario']}, {both}{against}" if both else f"{row['scenario']} against {against}"

@@ -71,8 +71,8 @@ def rmse(errors: FloatArray) -> float:
 
 
 def middle(errors: FloatArray) -> float:
-    """Return the range of the middle half, which a few wild draws do not move."""
-    return float(np.subtract(*np.quantile(errors, [0.75, 0.25])))
+    """Return the range of the middle half, which a few wild draws do not move; nan of a single draw."""
+    return float(np.subtract(*np.quantile(errors, [0.75, 0.25]))) if len(errors) > 1 else float("nan")
 
 
 SIZES = {SD_CUT: sd, RMSE_CUT: rmse, MIDDLE_CUT: middle}
@@ -83,11 +83,15 @@ def cut(draws: Draws, figure: str, ours: tuple[Which, str], theirs: tuple[Which,
 
     `figure` is one of `SIZES`; each side is a market and design, and the estimator.
     """
-    size = SIZES[figure]
+
+    def less(ours: FloatArray, theirs: FloatArray) -> float:
+        whole = SIZES[figure](theirs)
+        return 100.0 * (1.0 - SIZES[figure](ours) / whole) if whole else float("nan")
+
     both = [draws.errors(*side)["error"] for side in (ours, theirs)]
     shared = both[0].index.intersection(both[1].index)
     errors = [one.loc[shared].to_numpy(dtype=float) for one in both]
-    return figures.compare(lambda ours, theirs: 100.0 * (1.0 - size(ours) / size(theirs)), *errors), len(shared)
+    return figures.compare(less, *errors), len(shared)
 
 
 def bias(draws: Draws, which: Which, estimator: str, estimand: str = "same_day") -> tuple[Bounded, int]:

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from pricelab_dagster.studies import claim_draws, claim_plots, claims, designs
+from pricelab_dagster.science import panel
+from pricelab_dagster.studies import claim_draws, claim_plots, claims, designs, figures
 from pricelab_dagster.studies.cases import Case, Size
-from pricelab_dagster.studies.claim_rows import BIAS, RMSE_CUT, SD_CUT, Draws, bias, cut, side_by_side, text
+from pricelab_dagster.studies.claim_rows import BIAS, MIDDLE_CUT, RMSE_CUT, SD_CUT, Draws, bias, cut, side_by_side, text
 
 SMALL = Size(n_products=200, n_history=140, n_trees=10, n_replicates=2)
 TINY = Size(n_products=60, n_history=120, n_trees=4, n_replicates=2)
@@ -39,6 +40,8 @@ def stored(n: int = 4) -> list[dict[str, Any]]:
         for k in range(n):
             error = 0.02 * (-1) ** k
             names = {claim_draws.RAW: 2 * error, claim_draws.FILTERED: error, claim_draws.NO_FILTER: 1.5 * error}
+            names[claim_draws.RAW_FILTERED] = 1.25 * error
+            names[claim_draws.RAW_FILTERED] = 1.25 * error
             values = {claim_draws.HPTE: error, **names}
             found = {name: 0.1 + value for name, value in values.items()}
             rows.append(draw((one.scenario, one.design), k, luck=error * (k % 3), **found))
@@ -66,6 +69,8 @@ def test_cuts_by_hand() -> None:
     sides = ((BALANCED, "ours"), (TIME_BOUND, "theirs"))
     # ours have mean 0 and variance .0001; theirs mean .00667 and squares .002, so variance (.002 - .00013) / 2
     by_hand = {SD_CUT: np.sqrt(0.0001 / ((0.002 - 0.02**2 / 3) / 2)), RMSE_CUT: np.sqrt(0.0002 / 0.002)}
+    # quartiles are half-way to the median: ours -.005 and .005, theirs -.01 and .02
+    by_hand[MIDDLE_CUT] = 0.01 / 0.03
     for figure, ratio in by_hand.items():
         found, n = cut(draws, figure, *sides)
         assert found.value == pytest.approx(100 * (1 - ratio), rel=ROUNDING)
@@ -111,14 +116,15 @@ def test_every_claim_has_its_figures_by_hand() -> None:
     ]
 
 
-def test_cuts_that_fall_short_are_printed_as_they_are() -> None:
+def test_cuts_that_fall_short_are_printed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "RESAMPLES", 50)
     rows = [
         draw(case, k, **dict.fromkeys((claim_draws.HPTE, claim_draws.RAW, claim_draws.FILTERED), 0.1 + 0.01 * (k % 5)))
         for case in (TIME_BOUND, BALANCED)
         for k in range(40)
     ]
     for row in rows:
-        row["found"][claim_draws.NO_FILTER] = row["found"][claim_draws.HPTE]
+        row["found"] |= dict.fromkeys((claim_draws.NO_FILTER, claim_draws.RAW_FILTERED), row["found"][claim_draws.HPTE])
     held = [row for row in claims.summary(rows) if row["claim"] == "random days" and row["bar"]]
     assert [(row["value"], row["reached"]) for row in held] == [(0.0, "no"), (0.0, "no")]
 
@@ -128,11 +134,12 @@ def test_markets_stand_side_by_side() -> None:
     beside, alone, real = claims.tables(rows)
     assert beside.schema.names[-4:] == [*claim_draws.SCENARIOS, "asked"]
     lines = [row for row in beside.to_pylist() if row["design"] == designs.BALANCED.design]
-    assert [(row["estimator"], row["reference"].removeprefix("time_bound ")) for row in lines] == [
-        (claim_draws.HPTE, claim_draws.RAW),
-        (claim_draws.HPTE, claim_draws.FILTERED),
-        (claim_draws.HPTE, claim_draws.HPTE),
-        (claim_draws.RAW, claim_draws.RAW),
+    shown = [(row["figure"], row["estimator"], row["reference"].removeprefix("time_bound ")) for row in lines]
+    assert shown == [
+        (SD_CUT, claim_draws.HPTE, claim_draws.RAW),
+        (MIDDLE_CUT, claim_draws.HPTE, claim_draws.RAW),
+        *((SD_CUT, claim_draws.HPTE, getattr(claim_draws, name)) for name in ("RAW_FILTERED", "FILTERED", "HPTE")),
+        *((SD_CUT, name, name) for name in (claim_draws.RAW, claim_draws.RAW_FILTERED)),
     ]
     assert lines[0]["asked"] == "base >= 55: no, unsure; break_at_start >= 64: no, unsure"
     assert lines[0]["base"] == lines[0]["clean"] == "50.0"
@@ -162,6 +169,7 @@ def test_what_is_added_to_a_registry_shows_up(monkeypatch: pytest.MonkeyPatch) -
     assert ("sparse", designs.CROSSOVER.design, claim_draws.HPTE) in shown
     first = rows[0]["found"]
     assert first["half"] == pytest.approx(0.5 * first[claim_draws.FILTERED], rel=ROUNDING)
+    assert len(set(first.values())) == len(first), "no two estimators are the same"
     beside = claims.tables(claims.headline(table))[0]
     assert "sparse" in beside.schema.names
     assert weeks.design in beside["design"].to_pylist()
@@ -233,3 +241,11 @@ def test_pictures_are_svg_and_the_same_each_time(tmp_path: Path) -> None:
     assert "crossover, 2 x 14 days, no blackout" in words["carryover"]
     assert not any("…" in text for texts in words.values() for text in texts), "labels are whole"
     assert BIAS not in str(words)
+
+
+def test_the_filtered_difference_is_the_raw_one_where_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = claim_draws.Drawn.of(designs.TIME_BOUND, 1, TINY)
+    filtered, raw = claim_draws.filtered_difference(drawn), claim_draws.difference_in_differences(drawn)
+    assert abs(filtered - raw) > ROUNDING
+    monkeypatch.setattr(panel, "filter_rule", lambda trim, scale: "none")
+    assert claim_draws.filtered_difference(drawn) == pytest.approx(raw, rel=ROUNDING)
