@@ -19,11 +19,13 @@ BEFORE_THE_START = (
     "intermediate.int_product_features",
     "spillover.substitute_edges",
     "spillover.product_clusters",
+    "spillover.certificate",
     "experiment.drawn_arms",
     "experiment.triggers",
     "experiment.assignments",
     "experiment.pair_probabilities",
     "experiment.price_plan",
+    "experiment.power",
 )
 SIGMAS = 4.0  # a sound estimate leaves this band once in 16,000 draws
 CENT = 0.005 / 2  # prices are rounded to cents and are at least 2: the most that rounding moves a multiplier
