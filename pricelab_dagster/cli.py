@@ -1,16 +1,16 @@
 """The `pricelab` command: thin over the workbench and the runner. Data on stdout, messages on stderr."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pricelab_dagster.cli_options import format_option, lab_option
 from pricelab_dagster.lab.errors import LabError
+from pricelab_dagster.study_commands import study
 
 DONE, NOT_DONE, WRONG_INPUT = 0, 1, 2
-FORMATS = click.Choice(["table", "json", "csv"])
 
 
 class Group(click.Group):
@@ -30,27 +30,6 @@ class Group(click.Group):
         except (LakeError, RunError) as error:
             click.echo(f"pricelab: {error}", err=True)
             ctx.exit(NOT_DONE)
-
-
-def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--lab` to a command."""
-    return click.option(
-        "--lab",
-        "lab_root",
-        envvar="PRICELAB_HOME",
-        default=".",
-        show_default="the current directory",
-        show_envvar=True,
-        type=click.Path(path_type=Path),
-        help="The lab folder.",
-    )(function)
-
-
-def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--format` to a command."""
-    return click.option(
-        "--format", "form", type=FORMATS, default="table", show_default=True, help="How rows are printed."
-    )(function)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -321,164 +300,7 @@ def sql(lab_root: Path, form: str, query: str) -> None:
     show.rows(query_database(warehouse, query, lake_files=bench.lake.all_files()), form)
 
 
-@main.group()
-def study() -> None:
-    """Simulation studies: redraw and re-estimate many times, and print coverage and standard errors."""
-
-
-@study.command("demo")
-@click.option("--seeds", default=100, show_default=True, type=click.IntRange(min=1), help="Draws per experiment.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
-@click.option(
-    "--out",
-    default="study/demo.jsonl",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Results so far; a study that was interrupted goes on from there.",
-)
-@format_option
-def study_demo(seeds: int, workers: int, out: Path, form: str) -> None:
-    """Redraw assignment and planting of the demo; print coverage and median standard error per experiment."""
-    from pricelab_dagster import show
-    from pricelab_dagster.demo import study as demo_study
-
-    with show.progress("study demo", total=seeds) as report:
-        rows = demo_study.run(seeds, workers=workers, out=out, report=report)
-    show.rows(rows, form)
-
-
-@study.command("designs")
-@click.option(
-    "--replications",
-    default=400,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Draws of each design and market.",
-)
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
-@click.option(
-    "--out",
-    default="study/designs.jsonl",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Results so far; a study that was interrupted goes on from there.",
-)
-@format_option
-def study_designs(replications: int, workers: int, out: Path, form: str) -> None:
-    """Draw each design on simulated markets; print bias, coverage and standard errors of every estimator."""
-    from pricelab_dagster import show
-    from pricelab_dagster.studies import designs
-
-    with show.progress("study designs", total=replications) as report:
-        rows = designs.run(replications, workers=workers, out=out, report=report)
-    show.rows(rows, form)
-    if form == "table":
-        show.note(designs.READING)
-
-
-@study.command("hpte")
-@click.option(
-    "--replications",
-    default=1000,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Draws of each market and design; those that take long have fewer.",
-)
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
-@click.option(
-    "--out",
-    default="study/hpte.jsonl",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Results so far; a study that was interrupted goes on from there.",
-)
-@click.option("--all", "everything", is_flag=True, help="Also print the figures of which nothing is asked.")
-@format_option
-def study_hpte(replications: int, workers: int, out: Path, everything: bool, form: str) -> None:
-    """Hold HPTE against its bars and its peers on simulated markets: intervals, filter, confounding."""
-    import pyarrow.compute as pc
-
-    from pricelab_dagster import show
-    from pricelab_dagster.studies import hpte
-
-    with show.progress("study hpte", total=replications) as report:
-        rows = hpte.run(replications, workers=workers, out=out, report=report)
-    show.rows(rows if everything else rows.filter(pc.not_equal(rows["bar"], "")), form)
-    if form == "table":
-        show.note(hpte.READING)
-
-
-@study.command("spillover")
-@click.option(
-    "--worlds",
-    default=200,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Simulated markets without cross effects; those with them are 24 at most.",
-)
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
-@click.option(
-    "--out",
-    default="study/spillover.jsonl",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Results so far; a study that was interrupted goes on from there.",
-)
-@click.option("--all", "everything", is_flag=True, help="Also print the figures of which nothing is asked.")
-@format_option
-def study_spillover(worlds: int, workers: int, out: Path, everything: bool, form: str) -> None:
-    """Hold graph, clusters, exposure weighting and certificate against markets whose cross effects are known."""
-    import pyarrow.compute as pc
-
-    from pricelab_dagster import show
-    from pricelab_dagster.studies import spillover
-
-    total = worlds + len(spillover.MARKETS) * min(worlds, spillover.MOST_WORLDS)
-    with show.progress("study spillover", total=total) as report:
-        rows = spillover.run(worlds, workers=workers, out=out, report=report)
-    show.rows(rows if everything else rows.filter(pc.not_equal(rows["bar"], "")), form)
-    if form == "table":
-        show.note(spillover.READING)
-
-
-@study.command("claims")
-@click.option(
-    "--replications",
-    default=400,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Draws of each design and market; markets with substitutes are 24 at most.",
-)
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1), help="Processes.")
-@click.option(
-    "--out",
-    default="study/claims.jsonl",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Results so far; a study that was interrupted goes on from there.",
-)
-@click.option(
-    "--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder to write a picture of each claim into."
-)
-@click.option("--all", "everything", is_flag=True, help="Also print mean squared errors and every estimator's spread.")
-@format_option
-def study_claims(replications: int, workers: int, out: Path, plots: Path | None, everything: bool, form: str) -> None:
-    """Hold designs, filter, blackout and clusters against what the article says they take off error and bias."""
-    from pricelab_dagster import show
-    from pricelab_dagster.studies import claim_plots, claims
-
-    steps = replications + min(replications, claims.MOST_WORLDS) + 2
-    with show.progress("study claims", total=steps) as report:
-        rows = claims.run(replications, workers=workers, out=out, report=report)
-    for path in claim_plots.write(rows, plots) if plots else ():
-        show.note(f"Wrote {path}")
-    rows = rows if everything else claims.headline(rows)
-    for place, part in enumerate(claims.tables(rows) if form == "table" else [rows]):
-        if place:
-            click.echo()
-        show.rows(part, form)
-    if form == "table":
-        show.note(claims.READING)
+main.add_command(study)
 
 
 def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str, *, hidden: tuple[str, ...] = ()) -> None:

@@ -345,7 +345,7 @@ def test_wrong_questions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"half_life == -1\.0, must be 0 or more"):
         power.missed_part(one, carryover=0.1, half_life=-1.0)
     with pytest.raises(ValueError, match="mode == 'slow', must be one of"):
-        power.evaluate(poisson_history(), one, mode="slow", rng=rng)  # type: ignore[arg-type]
+        power.evaluate(poisson_history(), one, mode="slow", rng=rng)  # type: ignore[arg-type]  # the wrong value is what is tested
     with pytest.raises(ValueError, match=r"candidate\.grain == 'week', must be 'day'"):
         power.evaluate(poisson_history(), Candidate("time_bound", 4, grain="week"), rng=rng)
     with pytest.raises(ValueError, match=r"history\.cluster == None"):
@@ -361,7 +361,7 @@ def test_wrong_questions_are_refused() -> None:
 def test_candidates_are_designs_that_can_be_drawn() -> None:
     """Every one of them, by the function that draws it; none twice; each kind among them."""
     for grain in ("day", "week"):
-        found = power.candidates(grain=grain, clusters=True, events=True, n_arms=2)  # type: ignore[arg-type]
+        found = power.candidates(grain=grain, clusters=True, events=True, n_arms=2)  # type: ignore[arg-type]  # a loop over literals is text
         assert len({one.name for one in found}) == len(found) == len(set(found))
         assert {one.kind for one in found} == set(EXPOSED)
         assert all(one.name.startswith(EXPOSED[one.kind]) for one in found)
