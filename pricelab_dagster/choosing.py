@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pricelab_dagster import certifying, frames, graphs, interval_plot, scope
+from pricelab_dagster import after_effects, certifying, frames, graphs, interval_plot, scope
 from pricelab_dagster.lab import Experiment, Grain, LabError
 from pricelab_dagster.models import models
 from pricelab_dagster.science import power
@@ -179,7 +179,8 @@ def of_experiment(
     sample = scope.sample(experiment, scope.products(bench, experiment, features), clusters).products
     multiplier = certifying.multiplier(frames.to_pandas(plan), experiment)
     known = history(bench, experiment, frames.to_pandas(features), sample, clusters)
-    assumed = power.Assumed(expected_effect(multiplier, experiment.metrics[0]))
+    effect = expected_effect(multiplier, experiment.metrics[0])
+    assumed = power.Assumed.after(effect, after_effects.beliefs(bench, experiment))
     return Question(experiment, bench.grain, assumed, spillover(certificate, experiment), known)
 
 
@@ -212,7 +213,8 @@ def of_condition(bench: Workbench, where: str, *, effect: float, days: int) -> Q
     )
     leaves = spillover(certifying.table(experiment, found, advice), experiment)
     known = history(bench, experiment, frame, covered, clusters)
-    return Question(experiment, bench.grain, power.Assumed(effect), leaves, known)
+    assumed = power.Assumed.after(effect, after_effects.beliefs(bench))
+    return Question(experiment, bench.grain, assumed, leaves, known)
 
 
 def answer(
@@ -265,29 +267,25 @@ def table(question: Question, predictions: Sequence[Prediction], advice: power.A
     return pa.Table.from_pylist(rows, schema=TABLES[TABLE].schema)
 
 
-def picture(question: Question, predictions: Sequence[Prediction], advice: power.Advice) -> str | None:
+def picture(experiment: Experiment, rows: pa.Table, *, effect: float, sentence: str) -> str | None:
     """Return what the best candidates of the plan's calendar would read of the assumed effect, as SVG.
 
     The dot is the effect less what carryover hides, the line 1.96 inflated standard errors to both sides.
     """
-    ranked = power.rank(predictions, assumed=question.assumed, spillover=question.spillover)
-    plan, effect = question.planned, abs(question.assumed.effect)
-    wanted = [one for one in ranked if np.isfinite(one.rmse) and one.prediction.days <= plan.days]
-    wanted = [one for one in wanted if one.prediction.candidate.n_arms == plan.n_arms]
-    shown = wanted[:SHOWN]
-    shown += [one for one in wanted[SHOWN:] if one.prediction.candidate == plan]
+    ranked = [row for row in rows.to_pylist() if row["rmse"] is not None]
+    plan = next((row for row in ranked if row["is_planned"]), None)
+    if plan is not None:
+        ranked = [row for row in ranked if row["days"] <= plan["days"] and row["n_arms"] == plan["n_arms"]]
+    shown = ranked[:SHOWN] + [row for row in ranked[SHOWN:] if row["is_planned"]]
     if not shown:
         return None
     lines = []
-    for one in shown:
-        read = effect + one.carryover_bias
-        half = Z * one.prediction.inflation * one.prediction.se
-        is_plan = one.prediction.candidate == plan and question.experiment.id != ASKED
-        label = one.prediction.candidate.name + (" (plan)" if is_plan else "")
-        chosen = advice.choice is not None and one.prediction.candidate == advice.choice.prediction.candidate
-        lines.append(interval_plot.Line(label, read, (read - half, read + half), strong=chosen))
-    title = f"{question.experiment.title}: what each design would read of an effect of {effect:.1%}"
-    return interval_plot.draw(title, advice.sentence, lines)
+    for row in shown:
+        read, half = abs(effect) + row["carryover_bias"], Z * row["inflation"] * row["se"]
+        label = row["design"] + (" (plan)" if row["is_planned"] else "")
+        lines.append(interval_plot.Line(label, read, (read - half, read + half), strong=row["is_recommended"]))
+    title = f"{experiment.title}: what each design would read of an effect of {abs(effect):.1%}"
+    return interval_plot.draw(title, sentence, lines)
 
 
 def _asked(bench: Workbench, where: str, effect: float, days: int) -> Experiment:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pricelab_dagster.cli_options import format_option, lab_option
+from pricelab_dagster.design_commands import blackout, certificate, power
 from pricelab_dagster.lab.errors import LabError
 from pricelab_dagster.study_commands import study
 
@@ -158,7 +159,9 @@ def run(lab_root: Path, ids: tuple[str, ...], workers: int, force: bool) -> None
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 def effects(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
     """Print the effects of the experiments IDs, or of all that have some."""
-    _print_table(lab_root, "experiment.effects", ids, form, hidden=("estimand", "n_replicates", "seed"))
+    from pricelab_dagster import show
+
+    show.stored(lab_root, "experiment.effects", ids, form, hidden=("estimand", "n_replicates", "seed"))
     if form == "table":
         from pricelab_dagster import show
 
@@ -171,60 +174,9 @@ def effects(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 def elasticities(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
     """Print the price elasticities of the experiments IDs, or of all that have some, and whether the change pays."""
-    _print_table(lab_root, "experiment.elasticities", ids, form, hidden=("n_replicates",))
-
-
-@main.command()
-@lab_option
-@format_option
-@click.argument("experiment_id", metavar="ID")
-def certificate(lab_root: Path, form: str, experiment_id: str) -> None:
-    """Print what assigning by product or by clusters is predicted to cost experiment ID, and which of them to take."""
     from pricelab_dagster import show
-    from pricelab_dagster.workbench import Workbench
 
-    _print_table(lab_root, "spillover.certificate", (experiment_id,), form)
-    if form == "table":
-        stored = Workbench.open(lab_root).lake.metadata("spillover.certificate", experiment_id)
-        show.note(str(stored.get("recommendation", "")))
-
-
-@main.command()
-@lab_option
-@format_option
-@click.option("--where", help="Instead of ID: the SQL condition over the products of an experiment not written yet.")
-@click.option("--effect", type=float, help="With --where: the relative effect that it looks for, .05 for 5 %.")
-@click.option("--days", default=28, show_default=True, type=int, help="With --where: the most days that it may take.")
-@click.option("--exact", is_flag=True, help="Draw each design many times: minutes instead of seconds, with coverage.")
-@click.argument("experiment_id", required=False, metavar="[ID]")
-def power(
-    lab_root: Path,
-    form: str,
-    where: str | None,
-    effect: float | None,
-    days: int,
-    exact: bool,
-    experiment_id: str | None,
-) -> None:
-    """Print what each design would cost experiment ID, or products --where, by their own history, and which to take."""
-    from pricelab_dagster import choosing, show
-    from pricelab_dagster.workbench import Workbench
-
-    if (experiment_id is None) == (where is None) or (where is None) != (effect is None):
-        raise click.UsageError("Give an ID, or --where with --effect.")
-    bench = Workbench.open(lab_root)
-    if experiment_id is not None and not exact:
-        _print_table(lab_root, choosing.TABLE, (experiment_id,), form, hidden=choosing.HIDDEN)
-        advice = str(bench.lake.metadata(choosing.TABLE, experiment_id).get("recommendation", ""))
-    else:
-        with show.progress("power") as report:
-            report("reading the history")
-            rows, advice = choosing.answer(
-                bench, experiment_id, where=where, effect=effect, days=days, exact=exact, report=report
-            )
-        show.rows(rows.drop_columns(list(choosing.HIDDEN)) if form == "table" else rows, form)
-    if form == "table":
-        show.note(advice)
+    show.stored(lab_root, "experiment.elasticities", ids, form, hidden=("n_replicates",))
 
 
 @main.command()
@@ -233,7 +185,9 @@ def power(
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 def diagnostics(lab_root: Path, form: str, ids: tuple[str, ...]) -> None:
     """Print the checks of the experiments IDs, or of all that have some: passed, failed or informational."""
-    _print_table(lab_root, "experiment.diagnostics", ids, form)
+    from pricelab_dagster import show
+
+    show.stored(lab_root, "experiment.diagnostics", ids, form)
 
 
 @main.command()
@@ -245,7 +199,7 @@ def plan(lab_root: Path, form: str, experiment_id: str) -> None:
     from pricelab_dagster import show
     from pricelab_dagster.workbench import Workbench
 
-    _print_table(lab_root, "experiment.price_plan", (experiment_id,), form)
+    show.stored(lab_root, "experiment.price_plan", (experiment_id,), form)
     show.guarded(Workbench.open(lab_root), experiment_id)
 
 
@@ -300,23 +254,5 @@ def sql(lab_root: Path, form: str, query: str) -> None:
     show.rows(query_database(warehouse, query, lake_files=bench.lake.all_files()), form)
 
 
-main.add_command(study)
-
-
-def _print_table(lab_root: Path, table: str, ids: tuple[str, ...], form: str, *, hidden: tuple[str, ...] = ()) -> None:
-    """Print a table of the lake; as a table for people without the `hidden` columns."""
-    import pyarrow as pa
-
-    from pricelab_dagster import show
-    from pricelab_dagster.lake import LakeError
-    from pricelab_dagster.workbench import Workbench
-
-    bench = Workbench.open(lab_root)
-    for name in ids:
-        if not bench.lake.exists(table, name):
-            bench.experiment(name)
-    names = list(ids) or bench.lake.partitions(table)
-    if not names:
-        raise LakeError(f"{table}: nothing there yet. Materialise it first with `pricelab run`.")
-    rows = pa.concat_tables([bench.lake.read(table, name) for name in names], promote_options="default")
-    show.rows(rows.drop_columns(list(hidden)) if form == "table" else rows, form)
+for command in (certificate, power, blackout, study):
+    main.add_command(command)

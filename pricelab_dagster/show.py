@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from pricelab_dagster.lab import Experiment
+from pricelab_dagster.lake import LakeError
 from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.workbench import Workbench
 
@@ -32,7 +34,25 @@ def rows(table: pa.Table, form: str) -> None:
         pa.csv.write_csv(pa.Table.from_pylist([_text(row) for row in table.to_pylist()], schema=_texts(table)), buffer)
         sys.stdout.write(buffer.getvalue().decode())
     else:
-        _print_table(table)
+        _as_table(table)
+
+
+def stored(lab_root: Path, table: str, ids: tuple[str, ...], form: str, *, hidden: tuple[str, ...] = ()) -> None:
+    """Print a table of the lake, of the experiments `ids` or of all; as a table for people without `hidden` columns.
+
+    Raises
+    ------
+    LabError, LakeError : for an experiment that does not exist, or whose table does not yet.
+    """
+    bench = Workbench.open(lab_root)
+    for name in ids:
+        if not bench.lake.exists(table, name):
+            bench.experiment(name)
+    names = list(ids) or bench.lake.partitions(table)
+    if not names:
+        raise LakeError(f"{table}: nothing there yet. Materialise it first with `pricelab run`.")
+    found = pa.concat_tables([bench.lake.read(table, name) for name in names], promote_options="default")
+    rows(found.drop_columns(list(hidden)) if form == "table" else found, form)
 
 
 def note(line: str) -> None:
@@ -92,7 +112,7 @@ def _events(bench: Workbench, experiment: Experiment) -> str:
     return f"; events: {', '.join(told) or 'none yet'}"
 
 
-def _print_table(table: pa.Table) -> None:
+def _as_table(table: pa.Table) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for field in table.schema:
         numeric = any(check(field.type) for check in (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal))

@@ -426,6 +426,28 @@ _SPECS = [
         partitioned=True,
     ),
     TableSpec(
+        "experiment.after_effects",
+        _columns(
+            _EXPERIMENT
+            + """
+            arm            | text  | treatment arm, against control
+            metric         | text  | units where the experiment measures them, else its first metric
+            periods_since  | whole | periods since the start of the window, block or phase
+            effect         | real  | of that period alone, in parts of the products' level before the start
+            se             | real  | its standard error, over assignment units
+            ci_lower       | real  | lower end of the pointwise 95 % interval
+            ci_upper       | real  | upper end of the pointwise 95 % interval
+            effect_after   | real  | mean effect from this period on: the estimate under a blackout of so many periods
+            gap            | real  | all later periods less the next few: what a longer blackout would still move
+            gap_se         | real  | its standard error
+            is_recommended | flag  | the shortest blackout whose gap is within noise
+            reason         | text  | why a value is null, or why no blackout is recommended
+        """
+        ),
+        ("arm", "periods_since"),
+        partitioned=True,
+    ),
+    TableSpec(
         "experiment.segment_effects",
         _columns(
             _EXPERIMENT

@@ -158,13 +158,16 @@ def test_rows_are_ranked_with_one_plan_and_one_advice(milk: Any) -> None:
 
 def test_the_picture_holds_the_plan_and_marks_the_advice(milk: Any) -> None:
     question, found, advice = milk
-    root = ElementTree.fromstring(choosing.picture(question, found, advice))
+    told = {"effect": question.assumed.effect, "sentence": advice.sentence}
+    rows = shape(choosing.TABLE, choosing.table(question, found, advice))
+    root = ElementTree.fromstring(choosing.picture(question.experiment, rows, **told))
     texts = {"".join(one.itertext()): one for one in root.iter() if one.tag.endswith("text")}
     assert "time-bound, 14 days (plan)" in texts
     assert texts[advice.choice.prediction.candidate.name].get("font-weight") == "600"
     assert not [text for text in texts if "28 days" in text]
     nothing = [power.evaluate(question.history, Candidate("time_bound", 500), rng=np.random.default_rng(0))]
-    assert choosing.picture(question, nothing, question.advice(nothing)) is None
+    empty = choosing.table(question, nothing, question.advice(nothing))
+    assert choosing.picture(question.experiment, empty, **told) is None
 
 
 def test_spillover_is_that_of_the_certificate(make_experiment: Make) -> None:

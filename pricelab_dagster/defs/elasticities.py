@@ -1,10 +1,10 @@
-"""How strongly demand answers to the price, and whether the price change pays."""
+"""How strongly demand answers to the price, whether the price change pays, and how the effect moves after a switch."""
 
 import dagster as dg
 
 from pricelab_dagster.defs.effects import DRAWS, EFFECTS
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
-from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS
+from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, FEATURES, PLAN, TRIMMED
 from pricelab_dagster.lifecycle import Status
 
 
@@ -32,3 +32,29 @@ def elasticities(stage: Stage) -> Output:
         so_far=through.isoformat() if bench.status(experiment) is Status.RUNNING else None,
     )
     return Output(rows, metadata={"elasticities": dg.MetadataValue.md(elasticities.markdown(rows))})
+
+
+@experiment_asset(
+    "experiment.after_effects",
+    reads=[TRIMMED, DETRENDED, ASSIGNMENTS, FEATURES, DAYS, PLAN],
+    group="effects",
+    after_start=True,
+)
+def after_effects(stage: Stage) -> Output:
+    """One row per arm and period since a switch: the effect then, and from then on, which is the choice of a blackout.
+
+    Of a finished experiment whose arms were drawn. What the periods after a switch tell of carryover is stored with the
+    rows, and later experiments choose their designs by it.
+    """
+    from pricelab_dagster import after_effects, frames, pictures
+
+    bench, experiment = stage.bench, stage.experiment
+    panel = frames.load_panel(bench, experiment)
+    trimmed = frames.read_trimmed(panel, stage.read(DETRENDED), stage.read(TRIMMED))
+    relative = {one.metric: one for one in trimmed if one.scale == "relative"}
+    primary = relative.get("units", trimmed[0])
+    found = after_effects.found(experiment, panel, primary, status=bench.status(experiment))
+    advice = " ".join(after_effects.advices(found.facts))
+    plot = after_effects.picture(experiment, found.rows, advice)
+    shown = {"picture": dg.MetadataValue.md(pictures.markdown(plot))} if plot else {}
+    return Output(found.rows, facts=found.facts, metadata={"advice": advice, **shown})

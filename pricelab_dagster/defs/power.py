@@ -21,15 +21,20 @@ def power(stage: Stage) -> Output:
     from pricelab_dagster.science import power as science
 
     bench, experiment = stage.bench, stage.experiment
-    if bench.is_frozen(experiment) and bench.lake.exists(POWER, experiment.id):
-        facts = bench.lake.metadata(POWER, experiment.id)
-        return Output(stage.read(POWER), facts=facts, metadata={**facts, "frozen": True})
-    question = choosing.of_experiment(
-        bench, experiment, features=stage.read(FEATURES), plan=stage.read(PLAN), certificate=stage.read(CERTIFICATE)
-    )
-    found = list(science.evaluations(question.history, question.grid, rng=stage.rng("power")))
-    advice = question.advice(found)
-    plot = choosing.picture(question, found, advice)
+    frozen = bench.is_frozen(experiment) and bench.lake.exists(POWER, experiment.id)
+    if frozen:
+        rows, facts = stage.read(POWER), bench.lake.metadata(POWER, experiment.id)
+    else:
+        question = choosing.of_experiment(
+            bench, experiment, features=stage.read(FEATURES), plan=stage.read(PLAN), certificate=stage.read(CERTIFICATE)
+        )
+        found = list(science.evaluations(question.history, question.grid, rng=stage.rng("power")))
+        advice = question.advice(found)
+        rows = choosing.table(question, found, advice)
+        facts = {"recommendation": advice.sentence, "effect": question.assumed.effect}
+    plot = None
+    if "effect" in facts:
+        effect, sentence = float(str(facts["effect"])), str(facts["recommendation"])
+        plot = choosing.picture(experiment, rows, effect=effect, sentence=sentence)
     shown = {"picture": dg.MetadataValue.md(pictures.markdown(plot))} if plot else {}
-    facts = {"recommendation": advice.sentence}
-    return Output(choosing.table(question, found, advice), facts=facts, metadata={**facts, **shown})
+    return Output(rows, facts=facts, metadata={**facts, **shown, **({"frozen": True} if frozen else {})})

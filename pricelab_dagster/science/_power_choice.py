@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pricelab_dagster.science._power_designs import Candidate, missed_part
+from pricelab_dagster.science._power_carryover import missed_part
+from pricelab_dagster.science._power_designs import Candidate
+from pricelab_dagster.science.carryover import Beliefs
 
 if TYPE_CHECKING:
     from pricelab_dagster.science.power import Prediction
 
 CLOSE = 0.1
 """Part by which two errors have to differ to be told apart by a person who chooses."""
-OTHER_CARRYOVERS = (0.0, 0.4)
+OTHER_CARRYOVERS = (0.0, 0.2, 0.4)
+LIKELY = 0.9
 UNSTEADY = 1.5
 
 
@@ -27,11 +30,29 @@ class Assumed:
         Long-run relative effect on the metric, .05 for 5 %; its size matters, its sign does not.
     carryover, half_life
         As in `missed_part`: carried-over over same-day effect, and the days in which it halves.
+    known
+        Where these come from, in words.
     """
 
     effect: float
-    carryover: float = 0.2
+    carryover: float = 0.0
     half_life: float = 2.0
+    known: str = "as no finished experiment tells of carryover"
+
+    @classmethod
+    def after(cls, effect: float, beliefs: Beliefs) -> "Assumed":
+        """Return an effect with the median carryover of what is believed, 0 before any experiment.
+
+        A median does not let the odd chance of much carryover decide where most experiments show none.
+        """
+        if not beliefs.n_experiments:
+            return cls(effect)
+        count = f"{beliefs.n_experiments} finished experiment{'' if beliefs.n_experiments == 1 else 's'}"
+        known = (
+            f"the median after {count}, 0 with probability {beliefs.nothing:.0%} and at most "
+            f"{beliefs.quantile(LIKELY):.2g} with {LIKELY:.0%}"
+        )
+        return cls(effect, beliefs.quantile(0.5), beliefs.mean_half_life, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +172,7 @@ def recommend(
         *_beside(ranked, predictions, planned, assumed, units),
     ]
     parts.append(
-        f"Assumed are an effect of {_points(abs(assumed.effect))} % and a carryover of {assumed.carryover:g} of the "
-        f"same-day effect that halves in {assumed.half_life:g} days."
+        f"Assumed are an effect of {_points(abs(assumed.effect))} % and {_carryover(assumed)}, {assumed.known}."
     )
     parts += [*_other_carryovers(within, best, assumed, units), *_doubts(best, ranked, units)]
     return Advice(best, " ".join(parts))
@@ -180,12 +200,13 @@ def _other_carryovers(
     within: Sequence["Prediction"], best: Ranked, assumed: Assumed, units: Mapping[str, Spillover]
 ) -> list[str]:
     """Return the sentence on what would be taken under other carryovers."""
-    told = []
+    told, last = [], best.prediction.candidate
     for kappa in OTHER_CARRYOVERS:
         other = rank(within, assumed=replace(assumed, carryover=kappa), spillover=units)[0]
-        if other.prediction.candidate != best.prediction.candidate:
+        if other.prediction.candidate not in (best.prediction.candidate, last):
             name = f"{other.prediction.candidate.name} ({_points(other.rmse)} together)"
             told.append(f"{'without carryover' if kappa == 0 else f'with a carryover of {kappa:g}'} it is {name}")
+        last = other.prediction.candidate
     if not told:
         return [f"It stays so with a carryover from {OTHER_CARRYOVERS[0]:g} to {OTHER_CARRYOVERS[-1]:g}."]
     sentence = "; ".join(told)
@@ -209,6 +230,12 @@ def _doubts(best: Ranked, ranked: Sequence[Ranked], units: Mapping[str, Spillove
         reason = "" if known_bias is None or not known_bias.reason else f": {known_bias.reason.rstrip('.')}"
         doubts.append(f"Spillover is not in it{reason}.")
     return doubts
+
+
+def _carryover(assumed: Assumed) -> str:
+    if not assumed.carryover:
+        return "no carryover"
+    return f"a carryover of {assumed.carryover:.2g} of the same-day effect that halves in {assumed.half_life:.2g} days"
 
 
 def _figures(one: Ranked) -> str:

@@ -1,4 +1,4 @@
-"""Candidate designs of an experiment, their arms drawn over products, and what of an effect carryover hides."""
+"""Candidate designs of an experiment, and their arms drawn over products."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -242,63 +242,3 @@ def draw(
 
     found = np.stack([once() for _ in range(n_draws)], axis=0 if candidate.kind == "random_days" else 1)
     return np.where(found > 1, -1, found).astype(np.int8)
-
-
-def missed_part(candidate: Candidate, *, carryover: float, half_life: float) -> float:
-    """Return the part of the long-run effect that a design does not see, because a part of it is carried over.
-
-    Estimand: 1 - E[estimate] / ((1 + kappa) tau) where the effect on period t is tau (W_t + kappa S_t), S_t =
-    d S_{t-1} + (1 - d) W_{t-1}, S = 0 before the start, and (1 + kappa) tau is what treatment for good comes to. The
-    expectations of numerator and denominator over draws are taken apart, for a single arm. Negative where a design
-    reads too much. It assumes carryover that is linear and alike over products, and arms of other products that carry
-    nothing over to this one.
-
-    Parameters
-    ----------
-    candidate
-        The design.
-    carryover
-        kappa, carried-over over same-day effect in the long run, above -1.
-    half_life
-        Days in which what is carried over halves: d = .5^(days of a period / half_life); 0: all of it comes in the next
-        period and is gone after it.
-
-    Raises
-    ------
-    ValueError
-        If carryover or half_life is out of its range.
-
-    Examples
-    --------
-    >>> round(missed_part(Candidate("time_bound", 2), carryover=0.5, half_life=0), 4)
-    0.1667
-    """
-    if not carryover > -1.0:
-        raise ValueError(f"carryover == {carryover}, must be above -1. Give carried-over over same-day effect.")
-    if not half_life >= 0.0:
-        raise ValueError(f"half_life == {half_life}, must be 0 or more. Give it in days.")
-    d = 0.5 ** (step(candidate.grain) / half_life) if half_life > 0 else 0.0
-    T, used = candidate.duration, candidate.counted
-    lag = np.subtract.outer(np.arange(T), np.arange(T)) - 1
-    A = np.where(lag >= 0, (1.0 - d) * d ** np.maximum(lag, 0), 0.0)
-    if candidate.kind == "random_days":
-        V = _covariance(candidate)
-        both = [part[used][:, used] for part in (A @ V, V)]
-        carried, same_day = (np.trace(part) - part.sum() / used.sum() for part in both)
-        seen = 1.0 + carryover * carried / same_day if same_day > 0 else np.nan
-    else:
-        sign = np.where(candidate.phase_index % 2 == 1, 1.0, -1.0)
-        W = sign if candidate.kind == "crossover" else np.ones(T)
-        seen = float((sign * (W + carryover * (A @ W)))[used].mean())
-    return float(1.0 - seen / (1.0 + carryover))
-
-
-def _covariance(candidate: Candidate) -> FloatArray:
-    """Return the covariance (T, T) of a product's arms on random days."""
-    T = candidate.duration
-    day = np.arange(T)
-    if candidate.balance == "day_of_week":
-        alike = (day[:, None] // CYCLE == day // CYCLE) & (day[:, None] % WEEK == day % WEEK)
-        return np.where(day[:, None] == day, 0.25, np.where(alike, -0.25, 0.0))
-    same = day[:, None] // candidate.block == day // candidate.block
-    return np.where(same, candidate.share * (1.0 - candidate.share), 0.0)

@@ -12,6 +12,8 @@ from scipy import stats
 from pricelab_dagster.science import bootstrap, placebo, replay
 from pricelab_dagster.science._power_blackout import Blackout as Blackout
 from pricelab_dagster.science._power_blackout import blackout as blackout
+from pricelab_dagster.science._power_carryover import expected_missed as expected_missed
+from pricelab_dagster.science._power_carryover import missed_part as missed_part
 from pricelab_dagster.science._power_choice import Advice as Advice
 from pricelab_dagster.science._power_choice import Assumed as Assumed
 from pricelab_dagster.science._power_choice import Ranked as Ranked
@@ -21,7 +23,6 @@ from pricelab_dagster.science._power_choice import recommend as recommend
 from pricelab_dagster.science._power_designs import Candidate as Candidate
 from pricelab_dagster.science._power_designs import FloatArray, draw
 from pricelab_dagster.science._power_designs import candidates as candidates
-from pricelab_dagster.science._power_designs import missed_part as missed_part
 from pricelab_dagster.science._power_windows import MIN_UNITS, Windows, draw_order, mean_over_windows
 from pricelab_dagster.science._power_windows import History as History
 from pricelab_dagster.science._replay import Fixed

@@ -64,7 +64,7 @@ class Setting:
     peers
         Whether the peers estimate the same draws.
     at_most
-        Draws, however many are asked for: a setting that takes long.
+        Draws, however many are asked for: a setting that takes long, or of which no coverage is asked.
     """
 
     case: Case
@@ -102,16 +102,16 @@ RANDOM_DAYS = Case("base", f"random_days, balanced, {DAYS} days", "random_days",
 CROSSOVER = Case("base", "crossover, 2 x 21 days, blackout 7", "crossover", {"phase": 21, "blackout": 7})
 SETTINGS: tuple[Setting, ...] = (
     Setting(_time_bound("base"), raw_cut=15.0, peers=True),
-    Setting(_time_bound("clean")),
+    Setting(_time_bound("clean"), at_most=200),
     Setting(_time_bound("break_at_start"), raw_cut=30.0, peers=True),
     Setting(_time_bound("break_at_start"), replace(FULL, n_products=200), raw_cut=20.0),
-    Setting(_time_bound("sparse")),
-    Setting(_time_bound("heavy_tails")),
+    Setting(_time_bound("sparse"), at_most=200),
+    Setting(_time_bound("heavy_tails"), at_most=200),
     Setting(CROSSOVER),
     Setting(RANDOM_DAYS, replace(FULL, n_replicates=200), at_most=200),
     Setting(_observational("confounded"), headline="hpte_doubly_robust", peers=True),
     Setting(_observational("confounded_nonlinear"), headline="hpte_doubly_robust", peers=True),
-    Setting(_observational("confounded_varying"), headline="hpte_doubly_robust", peers=True),
+    Setting(_observational("confounded_varying"), headline="hpte_doubly_robust", peers=True, at_most=200),
 )
 
 MAIN, PEERS = "main", "peers"

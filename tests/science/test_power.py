@@ -409,8 +409,8 @@ def test_the_sentence_says_what_is_taken_and_what_is_uncertain() -> None:
     for words in (
         "Take random days, coin flip, 28 days: standard error 2.0 points, detects 5.6",
         "As planned, crossover of 2 x 14 days, blackout 7, it would be",
-        "an effect of 5.0 % and a carryover of 0 of",
-        "With a carryover of 0.4 it is crossover of 2 x 14 days, blackout 7 (2.1 together).",
+        "an effect of 5.0 % and no carryover, as no finished experiment tells of carryover",
+        "With a carryover of 0.2 it is crossover of 2 x 14 days, blackout 7 (2.1 together).",
         "1 other comes within 10% of it, first crossover",
         "disagree on the error: 1.5 to 3.0",
         "Spillover is not in it: not identified: too few weeks.",
