@@ -1,6 +1,6 @@
 """The lab that `pricelab new --simulate` writes: a reference market, three finished experiments, and the truth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from importlib.resources import files
@@ -51,7 +51,13 @@ def write(directory: Path, scenario: str, *, seed: int, n_products: int) -> None
         treatment_multiplier=MULTIPLIER,
         rng=stage_rng(seed, scenario, "market"),
     )
-    _write_files(directory, simulated, scenario, seed)
+    about = (
+        f"# Simulated: market {scenario}, seed {seed}, {n_products} products. Each experiment charges {MULTIPLIER} of "
+        "the incumbent price.\n"
+        f"# What that does was planted and stands in {TRUTH.as_posix()}, by experiment, metric, scale and estimand:\n"
+        "# hold it against `pricelab effects`.\n#\n"
+    )
+    write_files(directory, simulated, seed, about=about)
     arm = np.zeros((n_products, DAYS), dtype=np.int8)
     template.write_data(directory, simulated, arm)
     bench = Workbench.open(directory)
@@ -88,24 +94,33 @@ def planted(name: str, simulated: market.Market, drawn: drawing.designs.Assignme
                 yield {**about, "estimand": estimand, "truth": effect}
 
 
-def _write_files(directory: Path, simulated: market.Market, scenario: str, seed: int) -> None:
-    """Write pricelab.yaml, which says where the truth is, and an experiment a file."""
+def write_files(
+    directory: Path,
+    simulated: market.Market,
+    seed: int,
+    *,
+    about: str = "",
+    designs: Mapping[str, str] = DESIGNS,
+    events: str = "",
+) -> None:
+    """Write pricelab.yaml and an experiment a file, each with its share of the categories; no data.
+
+    Parameters
+    ----------
+    about : comments at the top of pricelab.yaml.
+    designs : by experiment, its design as its file says it.
+    events : the key `events` of pricelab.yaml, where there are some.
+    """
     for folder in ("data", "experiments", ".schema"):
         (directory / folder).mkdir(parents=True)
     shipped = files("pricelab_dagster") / "template_lab"
     schema, _, rest = shipped.joinpath("pricelab.yaml").read_text().partition("\n")
-    about = (
-        f"# Simulated: market {scenario}, seed {seed}, {len(simulated.product_id)} products. Each experiment charges "
-        f"{MULTIPLIER} of the incumbent price.\n"
-        f"# What that does was planted and stands in {TRUTH.as_posix()}, by experiment, metric, scale and estimand:\n"
-        "# hold it against `pricelab effects`.\n#\n"
-    )
-    (directory / "pricelab.yaml").write_text(f"{schema}\n{about}{rest}")
+    (directory / "pricelab.yaml").write_text(f"{schema}\n{about}{rest}{events}")
     (directory / ".gitignore").write_text(shipped.joinpath("gitignore").read_text())
     write_schemas(directory / ".schema")
     categories = sorted(set(simulated.category))
-    for place, (name, design) in enumerate(DESIGNS.items()):
-        own = ", ".join(f"'{category}'" for category in categories[place :: len(DESIGNS)])
+    for place, (name, design) in enumerate(designs.items()):
+        own = ", ".join(f"'{category}'" for category in categories[place :: len(designs)])
         text = (
             "# yaml-language-server: $schema=../.schema/experiment.schema.json\n"
             f"title: Five per cent cheaper, {name}\nowner: you@example.com\ndesign:\n  {design}\n"

@@ -134,6 +134,22 @@ def study_claims(replications: int, workers: int, out: Path, plots: Path | None,
         show.note(claims.READING)
 
 
+@study.command("labs")
+@draws_option("--labs", 40, "Labs, each with one experiment per design.")
+@resumable("labs")
+@format_option
+def study_labs(labs: int, workers: int, out: Path, form: str) -> None:
+    """Play whole labs through Dagster, from the draw to the readout; print how often their intervals hold the truth."""
+    from pricelab_dagster import show
+    from pricelab_dagster.studies import labs as study_of_labs
+
+    with show.progress("study labs", total=labs) as report:
+        rows = study_of_labs.run(labs, workers=workers, out=out, report=report)
+    show.rows(rows, form)
+    if form == "table":
+        show.note(study_of_labs.READING)
+
+
 def _judged(rows: "pa.Table", form: str, *, everything: bool, reading: str) -> None:
     """Print the figures that are held against a bar, or all of them, and how to read them."""
     import pyarrow.compute as pc

@@ -68,8 +68,11 @@ def _write_files(directory: Path) -> None:
     write_schemas(directory / ".schema")
 
 
-def write_data(directory: Path, simulated: market.Market, arm: np.ndarray) -> None:
-    """Write sales under `arm` (N, n_window), the products, and the prices of the running policy, to the cent."""
+def write_data(directory: Path, simulated: market.Market, arm: np.ndarray, *, through: date | None = None) -> None:
+    """Write sales under `arm` (N, n_window), the products, and the prices of the running policy, to the cent.
+
+    `through` is the last day that has been sold; None: the last of the market.
+    """
     sales, products = simulated.to_frames(simulated.observe(arm))
     incumbent = simulated.incumbent_price.round(2)
     n, t = incumbent.shape
@@ -85,6 +88,8 @@ def write_data(directory: Path, simulated: market.Market, arm: np.ndarray) -> No
     # half a cent goes up, as in the price plan
     charged = prices.assign(price=(np.floor(incumbent * multiplier * 100 + 0.5) / 100).ravel())
     sales = sales.drop(columns="price").merge(charged, on=["product_id", "date"])
+    if through is not None:
+        sales = sales[pd.to_datetime(sales["date"]) <= pd.Timestamp(through)]
     data = directory / "data"
     sales.to_csv(data / "sales.csv", index=False)
     products.to_csv(data / "products.csv", index=False, float_format="%.4f")

@@ -16,6 +16,7 @@ FORMATTED = {
     "experiment.effects": ("effects", "cut"),
     "experiment.elasticities": ("elasticities", "cut"),
     "experiment.diagnostics": ("diagnostics", "cut"),
+    "experiment.after_effects": ("blackout", "cut"),
     "experiment.price_plan": ("plan", "later"),
 }
 
@@ -116,6 +117,17 @@ def test_elasticities_of_all_experiments_say_whether_the_change_pays(played):
         name for name in TABLES["experiment.elasticities"].schema.names if name != "n_replicates"
     ]
     assert [line.split()[0] for line in shown[1:]] == ["cut", "stopped"]
+
+
+def test_blackouts_are_printed_with_what_the_experiments_advise_and_tell_together(played):
+    shown = pricelab("blackout", lab=played)
+    assert shown.exit_code == DONE, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0].split()[:4] == ["experiment_id", "arm", "metric", "periods_since"]
+    assert {line.split()[0] for line in lines[1:]} == {*CONCLUDED, "going"}
+    notes = shown.stderr.splitlines()
+    assert "going, treatment: not identified: the experiment is not finished." in notes
+    assert "For no more than 2% of a long-run effect to stay hidden as expected, " in notes[-1]
 
 
 def test_elasticities_of_a_planned_experiment_have_not_happened(played):
