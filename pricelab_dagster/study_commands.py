@@ -134,6 +134,21 @@ def study_claims(replications: int, workers: int, out: Path, plots: Path | None,
         show.note(claims.READING)
 
 
+@study.command("chooser")
+@draws_option("--markets", 20, "Simulated markets of each kind.")
+@resumable("chooser")
+@all_option("the figures of which nothing is asked")
+@format_option
+def study_chooser(markets: int, workers: int, out: Path, everything: bool, form: str) -> None:
+    """Hold the design chooser's choice and its predicted errors against those that designs have on a market."""
+    from pricelab_dagster import show
+    from pricelab_dagster.studies import chooser
+
+    with show.progress("study chooser", total=markets * len(chooser.SCENARIOS)) as report:
+        rows = chooser.run(markets, workers=workers, out=out, report=report)
+    _judged(rows, form, everything=everything, reading=chooser.READING)
+
+
 @study.command("labs")
 @draws_option("--labs", 40, "Labs, each with one experiment per design.")
 @resumable("labs")
