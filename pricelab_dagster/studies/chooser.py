@@ -15,7 +15,7 @@ from pricelab_dagster.science import panel as science
 from pricelab_dagster.science._power_designs import draw
 from pricelab_dagster.science._power_windows import draw_order
 from pricelab_dagster.science._replay import Fixed
-from pricelab_dagster.studies import figures, resume
+from pricelab_dagster.studies import figures, real_choices, resume
 from pricelab_dagster.studies.bars import Bar, verdict
 from pricelab_dagster.studies.cases import UNITS, Case, Size, attributes, history
 from pricelab_dagster.studies.planted import plant
@@ -46,8 +46,9 @@ READING = (
     "squared difference from the long-run effect. chosen_within_10_percent: share of markets in which the recommended "
     "design has the least error or one within 10 % of it, by what the chooser knows of carryover: nothing, what twelve "
     "past experiments of 300 products tell, or the truth. predicted_over_realised: instant standard error, not "
-    "inflated, over the standard deviation of the estimates, mean over markets, by kind of design. Intervals are 95 %: "
-    "exact binomial, and t over markets."
+    "inflated, over the standard deviation of the estimates, mean over markets, by kind of design; on Complete Journey "
+    "over that of replays on the 56 days that follow, mean over designs. n: markets, there designs. Intervals are 95 %: "
+    "exact binomial, and t over markets or designs."
 )
 
 
@@ -85,14 +86,25 @@ class World:
         return _history(self.simulated)
 
 
-def run(markets: int, *, workers: int, out: Path, report: resume.Progress) -> pa.Table:
-    """Return how often the recommended design was the right one, and how predicted errors compare with real ones."""
+def run(markets: int, *, workers: int, out: Path, report: resume.Progress, real: bool = True) -> pa.Table:
+    """Return how often the recommended design was the right one, and how predicted errors compare with realised ones.
+
+    `real` adds the comparison on real sales (`real_choices`).
+    """
     done = {(row["scenario"], row["market"]) for row in resume.read(out)}
     jobs = [(scenario, number) for number in range(1, markets + 1) for scenario in SCENARIOS]
     missing = [job for job in jobs if job not in done]
     report(f"{len(jobs) - len(missing)} of {len(jobs)} markets are there already")
     resume.append(missing, play, out=out, workers=workers, report=report, title=lambda job: f"{job[0]} {job[1]}")
-    return summary([row for row in resume.read(out) if row["market"] <= markets])
+    simulated = summary([row for row in resume.read(out) if row["market"] <= markets])
+    if not real:
+        return simulated
+    report("standard errors on Complete Journey")
+    found = [
+        _row(f"Complete Journey, {name}", "predicted_over_realised", kind, ratio, SE_BAR, True, n_designs)
+        for name, kind, ratio, n_designs in real_choices.ratios()
+    ]
+    return pa.concat_tables([simulated, pa.Table.from_pylist(found, schema=simulated.schema)])
 
 
 def play(job: tuple[str, int]) -> list[dict[str, Any]]:
@@ -171,9 +183,7 @@ def _errors(scenario: str, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any
         yield _row(scenario, "predicted_over_realised", str(kind), ratio, SE_BAR, True, len(rows))
 
 
-def _row(
-    scenario: str, figure: str, of: str, found: figures.Bounded, bar: Bar, held: bool, markets: int
-) -> dict[str, Any]:
+def _row(scenario: str, figure: str, of: str, found: figures.Bounded, bar: Bar, held: bool, n: int) -> dict[str, Any]:
     return {
         "scenario": scenario,
         "figure": figure,
@@ -183,7 +193,7 @@ def _row(
         "upper": found.upper,
         "bar": str(bar) if held else "",
         "reached": verdict(found, bar) if held else "",
-        "markets": markets,
+        "n": n,
     }
 
 

