@@ -17,9 +17,9 @@ from pricelab_dagster.models import models
 from pricelab_dagster.science import power
 from pricelab_dagster.science.power import Candidate, Prediction, Spillover
 from pricelab_dagster.tables import TABLES
-from pricelab_dagster.workbench import EVENTS, FEATURES, PLAN, Workbench
+from pricelab_dagster.workbench import EVENTS, FEATURES, PLAN, POWER, Workbench
 
-TABLE, SALES = "experiment.power", "staging.stg_sales"
+TABLE, SALES = POWER, "staging.stg_sales"
 ELASTICITY = -1.5
 """What demand is taken to answer where nothing is said: near the median of grocery products."""
 NOTHING_CHANGES = 0.05
@@ -142,12 +142,13 @@ def history(
 
 
 def spillover(certificate: pa.Table, experiment: Experiment) -> dict[str, Spillover]:
-    """Return what the certificate predicts by product, and by clusters of the cap nearest to the experiment's."""
+    """Return what the certificate predicts by product, and by the clusters planned or of the nearest cap."""
     rows, cap = certificate.to_pylist(), experiment.assignment.clusters.max_size
+    wanted = certifying.clusters_of(experiment)
     found = {}
     for unit in ("product", "cluster"):
-        like = [row for row in rows if (row["max_size"] is None) == (unit == "product")]
-        row = min(like, key=lambda one: abs((one["max_size"] or 0) - cap), default=rows[0])
+        like = [row for row in rows if row["choice"].startswith(unit)]
+        row = min(like, key=lambda one: (one["choice"] != wanted, abs((one["max_size"] or 0) - cap)), default=rows[0])
         if row["bias"] is None:
             found[unit] = Spillover(np.nan, np.nan, row["reason"])
         else:
@@ -158,14 +159,14 @@ def spillover(certificate: pa.Table, experiment: Experiment) -> dict[str, Spillo
 def expected_effect(multiplier: float, metric: str) -> float:
     """Return the relative effect of a price change where demand has the usual elasticity.
 
-    Of profit that of units is taken; of no change one that is worth finding.
+    Of profit that of units is taken; of no change, or none that is known yet, one that is worth finding.
 
     Examples
     --------
     >>> round(expected_effect(0.95, "units"), 3), round(expected_effect(0.95, "revenue"), 3)
     (0.08, 0.026)
     """
-    if abs(np.log(multiplier)) < 1e-9:
+    if not np.isfinite(multiplier) or abs(np.log(multiplier)) < 1e-9:
         return NOTHING_CHANGES
     return float(multiplier ** (ELASTICITY + (metric == "revenue")) - 1.0)
 
@@ -204,8 +205,10 @@ def of_condition(bench: Workbench, where: str, *, effect: float, days: int) -> Q
     clusters = dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))
     classed = graphs.by_class(bench, frame)
     found, advice = certifying.choices(
-        graphs.history(bench, experiment, classed[classed["product_id"].isin(set(covered))]),
-        horizon=experiment.n_periods,
+        graphs.history(bench, experiment, classed[classed["category"].isin(set(graphs.categories(classed, covered)))]),
+        experiment,
+        scope=covered,
+        clusters=clusters,
         season=7 // bench.days_per_period,
         price_multiplier=(1.0 + effect) ** (1.0 / ELASTICITY),
         floors=graphs.floors(bench),

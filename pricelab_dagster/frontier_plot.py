@@ -10,7 +10,7 @@ from pricelab_dagster.interval_plot import scale
 from pricelab_dagster.pictures import BOLD, FAINT, FONT, INK, LABEL_SIZE, PAD, TEXT_SIZE, TITLE_SIZE, TREATMENT
 
 PLOT_WIDTH, PLOT_HEIGHT, LEFT, BELOW = 420, 240, 64, 46
-LABEL_ROOM, LABEL_LINE = 200, 16
+LABEL_ROOM, LABEL_LINE = 230, 16
 WIDTH: Final = LEFT + PLOT_WIDTH + LABEL_ROOM + 2 * PAD
 
 
@@ -33,7 +33,7 @@ def draw(title: str, subtitle: str, points: Sequence[Point]) -> str:
     for text in svg_text.wrap(title, WIDTH - 2 * PAD, TITLE_SIZE * BOLD):
         parts.append(svg_text.element(PAD, y, text, f'font-size="{TITLE_SIZE}" font-weight="600"'))
         y += 20
-    for text in svg_text.wrap(subtitle, WIDTH - 2 * PAD, TEXT_SIZE, max_lines=4):
+    for text in svg_text.wrap(subtitle, WIDTH - 2 * PAD, TEXT_SIZE, max_lines=6):
         parts.append(svg_text.element(PAD, y, text, f'font-size="{TEXT_SIZE}" fill="{FAINT}"'))
         y += 17
     top = y + 10

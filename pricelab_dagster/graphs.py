@@ -7,6 +7,7 @@ from typing import TypedDict, Unpack
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pricelab_dagster.frames import attributes, to_pandas
@@ -56,12 +57,15 @@ def floors(bench: Workbench) -> Floors:
 
 
 def history(bench: Workbench, experiment: Experiment, features: pd.DataFrame) -> pa.Table:
-    """Return product, category, period, units and price of some products before the start."""
+    """Return product, category, period, units and price of some products before the start.
+
+    All of it: `analysis.pre_periods` bounds what an effect is forecast from, not what a graph is learned from.
+    """
     query = """
         select days.product_id, wanted.category, days.date, days.units, days.price
         from intermediate.int_product_days as days
         inner join source.products as wanted on days.product_id = wanted.product_id
-        where days.date < cast($start as date) and days.date >= cast($history_start as date)
+        where days.date < cast($start as date)
         order by days.product_id, days.date
     """
     wanted = pa.table({name: pa.array(features[name], pa.string()) for name in ("product_id", "category")})
@@ -121,6 +125,12 @@ def scope_clusters(
     edges = edges_of(bench, history(bench, experiment, inside), inside)
     wanted = experiment.assignment.clusters
     return cluster(edges, scope, wanted, seed=seed)
+
+
+def weeks(edges: pa.Table) -> float:
+    """Return the weeks of history of the class that has fewest, over pairs with an effect; nan without any."""
+    known = edges.filter(pc.is_valid(edges["effect"]))["history_weeks"]
+    return float(pc.min(known).as_py()) if len(known) else float("nan")
 
 
 def drift(edges: pa.Table, before: pa.Table) -> dict[str, float | int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pricelab_dagster import audit
 from pricelab_dagster.instance import open_instance
-from pricelab_dagster.workbench import Workbench
+from pricelab_dagster.workbench import POWER, Workbench
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -33,6 +33,19 @@ class Outcome:
     run_id: str
     succeeded: bool
     message: str
+
+
+def waves(bench: Workbench, ids: Sequence[str]) -> list[list[str]]:
+    """Return experiments by start, in groups: one that still learns how to be designed is not with what it hears."""
+    experiments = {name: bench.experiment(name) for name in ids}
+    windows = {name: bench.window(one) for name, one in experiments.items()}
+    found: list[list[str]] = [[]]
+    for name in sorted(ids, key=lambda name: (windows[name].start, name)):
+        learns = not (bench.is_frozen(experiments[name]) and bench.lake.exists(POWER, name))
+        if learns and any(windows[one].end < windows[name].start for one in found[-1]):
+            found.append([])
+        found[-1].append(name)
+    return found
 
 
 class Runner:
@@ -73,9 +86,16 @@ class Runner:
         return self._run("plan", name)
 
     def experiments(self, ids: Sequence[str]) -> list[Outcome]:
-        """Run experiments, several at a time; one that fails does not stop the others."""
+        """Run experiments, several at a time; one that fails does not stop the others.
+
+        An experiment waits for those that ended before its start: what they tell of carryover helps to choose its
+        design, and the order of runs must not decide what is known.
+        """
         known = set(self._instance.get_dynamic_partitions("experiment"))
         self._instance.add_dynamic_partitions("experiment", [name for name in ids if name not in known])
+        return [outcome for wave in waves(Workbench.open(self._root), ids) for outcome in self._at_once(wave)]
+
+    def _at_once(self, ids: Sequence[str]) -> list[Outcome]:
         if self._pool is None or len(ids) == 1:
             return [self._named(name) for name in ids]
         futures = {name: self._pool.submit(_run_in_worker, name) for name in ids}

@@ -176,13 +176,13 @@ _SPECS = [
             ci_upper         | real  | upper end of its 95 % interval
             kept_share       | real  | part of the cross effects between products that move together
             identified_share | real  | identified part of the candidate pairs
-            se               | real  | standard error of the unfiltered effect, from a window before the start
+            se               | real  | standard error of the unfiltered effect, from windows before the start
             se_cost          | real  | its excess over that by product, as a part
             mde              | real  | minimum detectable effect: 2.8 standard errors
             rmse             | real  | root of bias and standard error squared: what the choice is judged by
             is_planned       | flag  | how the experiment assigns
-            is_recommended   | flag  | the smallest rmse
-            reason           | text  | why a value is null
+            is_recommended   | flag  | what to take: the smallest rmse, or the plan where it is within noise of that
+            reason           | text  | why a value is null, or what it leaves out
         """
         ),
         ("choice",),

@@ -21,10 +21,11 @@ from pricelab_dagster.lifecycle import Status, Window
 from pricelab_dagster.models import Assertion, Model, assertions
 from pricelab_dagster.tables import TABLES
 
-PLAN = "experiment.price_plan"
+PLAN, POWER = "experiment.price_plan", "experiment.power"
 ASSIGNMENTS, DRAWN_ARMS, EVENTS = "experiment.assignments", "experiment.drawn_arms", "staging.stg_events"
 PRODUCTS = "staging.stg_products"
 FEATURES, EDGES = "intermediate.int_product_features", "spillover.substitute_edges"
+EFFECTS, SPILLOVER = "experiment.effects", "experiment.spillover_effects"
 MADE_FROM = "made_from"  # the fact of a table that names the bytes of the one it was made from
 SHARED_COMPUTATION_VERSION = "1"
 
@@ -127,9 +128,12 @@ class Workbench:
             return False
         if not self.has_begun(experiment):
             return self.lake.exists(PLAN, experiment.id)
-        through = self.lake.metadata("experiment.effects", experiment.id).get("through")
-        done = self.lake.exists("experiment.diagnostics", experiment.id)
-        return done and through == self.through(experiment).isoformat()
+        if self.lake.metadata(EFFECTS, experiment.id).get("through") != self.through(experiment).isoformat():
+            return False
+        done = [self.lake.exists(table, experiment.id) for table in ("experiment.diagnostics", SPILLOVER)]
+        effects = self.lake.fingerprint(EFFECTS, experiment.id)
+        # a table from before this fact was stored has no say
+        return all(done) and self.lake.metadata(SPILLOVER, experiment.id).get(MADE_FROM, effects) == effects
 
     def is_drawn_as_written(self, experiment: Experiment) -> bool:
         """Return whether the stored assignment is of the design and the end that the experiment's file has now."""

@@ -105,10 +105,12 @@ def test_history_is_that_of_the_wanted_products_before_the_start(bench: Workbenc
     assert set(found.filter(pc.equal(found["product_id"], "c"))["category"].to_pylist()) == {"BREAD"}
 
 
-def test_history_starts_with_the_periods_that_the_analysis_uses(bench: Workbench, make_experiment: Make) -> None:
+def test_the_periods_of_the_analysis_do_not_bound_what_a_graph_is_learned_from(
+    bench: Workbench, make_experiment: Make
+) -> None:
     wanted = pd.DataFrame({"product_id": ["a"], "category": ["MILK"]})
     found = graphs.history(bench, make_experiment(analysis={"pre_periods": 3}), wanted)
-    assert found["date"].to_pylist() == [date(2024, 1, day) for day in (5, 6, 7)]
+    assert found["date"].to_pylist() == [date(2024, 1, day) for day in range(1, 8)]
 
 
 def test_edges_of_a_category_are_those_of_the_science(make_experiment: Make) -> None:
@@ -146,6 +148,21 @@ def test_a_short_history_gives_reasons_and_no_edges() -> None:
     edges = graphs.finish_edges(raw_edges(short), features())
     assert edges["effect"].null_count == edges.num_rows > 0
     assert all(reason.startswith("not identified") for reason in edges["reason"].to_pylist())
+
+
+def test_the_only_product_of_a_class_says_so() -> None:
+    rows = simulated(3).filter(pc.is_in(simulated(3)["product_id"], pa.array([*names()[:5]])))
+    edges = graphs.finish_edges(raw_edges(rows), features().iloc[:5])
+    alone = edges.filter(pc.equal(edges["product_id"], names()[4])).to_pylist()
+    assert [(row["on_price_of"], row["effect"]) for row in alone] == [(None, None)]
+    assert alone[0]["reason"] == "not identified: the only product of its category"
+    assert edges["effect"].null_count == 1
+
+
+def test_the_weeks_are_those_of_the_shortest_history_with_an_effect() -> None:
+    found = graphs.finish_edges(raw_edges(simulated(3)), features())
+    assert graphs.weeks(found) == N_DAYS // 7
+    assert np.isnan(graphs.weeks(found.slice(0, 0)))
 
 
 EDGES = """

@@ -6,8 +6,7 @@ from pricelab_dagster.defs.design import CLUSTERS, EVENTS, FEATURES
 from pricelab_dagster.defs.lake_assets import Output, Stage, experiment_asset
 from pricelab_dagster.defs.panel import DAYS, PLAN
 from pricelab_dagster.defs.spillover import CERTIFICATE
-
-POWER = "experiment.power"
+from pricelab_dagster.workbench import POWER
 
 
 @experiment_asset(POWER, reads=[DAYS, FEATURES, CLUSTERS, PLAN, CERTIFICATE, EVENTS], group="design")

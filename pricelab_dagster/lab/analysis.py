@@ -53,7 +53,7 @@ class Analysis(Model):
     """How the effect is estimated."""
 
     pre_periods: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="The number of periods before the start to use; null for all."
+        default=None, description="The number of periods before the start that effects are forecast from; null for all."
     )
     detrend: Detrend = Field(default=Detrend(), description="The forecast that is subtracted.")
     trim: Trim = Field(default=Trim(), description="The outlier filter.")

@@ -31,15 +31,20 @@ class Evidence:
     Attributes
     ----------
     product_id, category
-        (N,).
+        (N,) products in scope.
     mean_units
         (N,) a period.
     n_periods, season
         Whole weeks of history, in periods, and the periods of a week.
     levels
         Numbers of parts that leave enough weeks to form clusters without one of them.
+    min_weeks
+        Fewest weeks that form clusters.
     identified_share
         Identified part of the candidate pairs, nan without any.
+    judged_share
+        Part of the identified pairs whose category bears its prices on halves and on quarters: of these alone weeks
+        held out say how much clusters keep.
     own_elasticity
         Mean over products with a price series of their own; 0 if there is none.
     reason
@@ -52,11 +57,13 @@ class Evidence:
     n_periods: int
     season: int
     levels: tuple[int, ...]
+    min_weeks: int
     identified_share: float
+    judged_share: float
     own_elasticity: float
     reason: str | None
     _categories: tuple[Category, ...]
-    _graphs: dict[tuple[int, int], substitutes.GraphEdges]
+    _graphs: dict[tuple[int, int, bool], substitutes.GraphEdges]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +78,14 @@ class Clusters:
         By number of parts F: labels (F, N), row f without the weeks of part f.
     max_size
         The cap.
+    whole
+        Part of the clusters that is assigned as wholes; the products of the others are drawn on their own.
     """
 
     label: IntArray
     held_out: dict[int, IntArray]
     max_size: int
+    whole: float = 1.0
 
 
 def evidence(
@@ -84,6 +94,7 @@ def evidence(
     price: ArrayLike,
     category: ArrayLike,
     *,
+    scope: ArrayLike | None = None,
     season: int = 7,
     min_weeks: int = 26,
     min_units: float = 1.0,
@@ -95,65 +106,76 @@ def evidence(
     assumptions, with two changes that matter in a sum: demand is first divided by what the product's own price made of
     it, and capped at its 99.9 % instead of its 99.5 % quantile. They are estimated from all weeks, from halves and from
     quarters; graphs are formed from all weeks and without each half and quarter. Where a category has too many prices
-    for a quarter, its halves serve, and without those nothing of it counts as kept inside clusters.
+    for a quarter or a half, how much clusters keep of it is not known: `judged_share` counts the others.
 
     Parameters
     ----------
     product_id, category
-        (N,) labels.
+        (M,) labels, of all products of the categories.
     units, price
-        (N, T) demand and positive shelf prices of the whole history; periods before the last whole weeks are dropped.
+        (M, T) demand and positive shelf prices of the whole history; periods before the last whole weeks are dropped.
+    scope
+        (M,) bool: the N products that are assigned. All prices of a category enter its regression; pairs in scope
+        count. None: all.
     season, min_weeks, min_units, min_price_sd
         As for `substitutes.category_edges`; min_weeks also bounds the weeks that form clusters.
 
     Raises
     ------
     ValueError
-        As `substitutes.category_edges`, or if a category is missing.
+        As `substitutes.category_edges`, or if a category is missing, or the scope is not (M,) with a product in it.
 
     References
     ----------
     Chernozhukov et al., "Double/debiased machine learning", Econometrics Journal 21 (2018): cross-fitting.
     """
     ids, Y, P = statistics.checked(np.asarray(product_id), np.asarray(units), np.asarray(price), season, min_units)
-    labels = text("category", category, len(ids))
+    labels, inside = text("category", category, len(ids)), _inside(scope, len(ids))
     T = Y.shape[1] // season * season
     Y, P, n_weeks = Y[:, Y.shape[1] - T :], P[:, P.shape[1] - T :], T // season
     levels = tuple(F for F in LEVELS if n_weeks - -(-n_weeks // F) >= min_weeks)
     floors: Any = {"min_weeks": min_weeks, "min_units": min_units, "min_price_sd": min_price_sd}
-    members = [np.flatnonzero(labels == name) for name in np.unique(labels)]
+    members = [np.flatnonzero(labels == name) for name in np.unique(labels[inside])]
+    place = np.cumsum(inside) - 1
     found = tuple(
-        regressions.category(own, Y[own], P[own], season=season, levels=(1, *levels), **floors) for own in members
+        regressions.category(
+            place[own[inside[own]]], Y[own], P[own], season=season, inside=inside[own], levels=(1, *levels), **floors
+        )
+        for own in members
     )
-    graphs = {}
-    for F in (1, *levels):
-        part = regressions.parts(n_weeks, F, season)
-        for f in range(F):
-            kept = part != f if F > 1 else np.full(T, True)
-            graphs[F, f] = _graph(ids, Y[:, kept], P[:, kept], members, season, floors)
-    n_pairs = sum(len(own) * (len(own) - 1) for own in members)
+    n_pairs = sum(len(one.members) * (len(one.members) - 1) for one in found)
     n_known = sum(int(one.known.sum()) for one in found)
+    n_judged = sum(int(one.known.sum()) for one in found if one.regressions.keys() >= {1, *LEVELS})
     slopes = np.concatenate([one.own_elasticity for one in found])
     return Evidence(
-        product_id=ids,
-        category=labels,
-        mean_units=Y.mean(axis=1),
+        product_id=ids[inside],
+        category=labels[inside],
+        mean_units=Y[inside].mean(axis=1),
         n_periods=T,
         season=season,
         levels=levels,
+        min_weeks=min_weeks,
         identified_share=n_known / n_pairs if n_pairs else np.nan,
+        judged_share=n_judged / n_known if n_known else np.nan,
         own_elasticity=float(slopes.mean()) if len(slopes) else 0.0,
         reason=None if n_known else _reason(n_pairs, n_weeks, min_weeks),
         _categories=found,
-        _graphs=graphs,
+        _graphs=_graphs(ids, Y, P, members, set(ids[inside]), levels, season, floors),
     )
 
 
-def form_clusters(evidence: Evidence, *, max_size: int, rng: np.random.Generator) -> Clusters:
+def form_clusters(
+    evidence: Evidence,
+    *,
+    max_size: int,
+    method: clusters.Method = "leiden",
+    either_sign: bool = False,
+    rng: np.random.Generator,
+) -> Clusters:
     """Return the clusters of a history under a cap, and those formed without each half and quarter of it.
 
-    No estimand: labels by `substitutes.graph_edges` and `clusters.partition` with their defaults. All partitions start
-    from one seed, so that they differ by their weeks alone.
+    No estimand: labels by `substitutes.graph_edges` and `clusters.partition`. All partitions start from one seed, so
+    that they differ by their weeks alone.
 
     Parameters
     ----------
@@ -161,29 +183,33 @@ def form_clusters(evidence: Evidence, *, max_size: int, rng: np.random.Generator
         From `evidence`.
     max_size
         Largest cluster, 1 or more.
+    method, either_sign
+        As for `clusters.partition` and `substitutes.graph_edges`.
     rng
         Breaks ties.
 
     Raises
     ------
     ValueError
-        If max_size is below 1.
+        If max_size is below 1, or the method unknown.
     """
     seed = int(rng.integers(2**63))
 
-    def labels(graph: substitutes.GraphEdges) -> IntArray:
+    def labels(F: int, f: int) -> IntArray:
         if max_size == 1:
             return np.arange(len(evidence.product_id))
+        graph = evidence._graphs[F, f, either_sign]
         return clusters.partition(
             graph.edges,
             weights=graph.weights,
             nodes=evidence.product_id,
+            method=method,
             max_size=max_size,
             rng=np.random.default_rng(seed),
         )
 
-    held_out = {F: np.stack([labels(evidence._graphs[F, f]) for f in range(F)]) for F in evidence.levels}
-    return Clusters(labels(evidence._graphs[1, 0]), held_out, max_size)
+    held_out = {F: np.stack([labels(F, f) for f in range(F)]) for F in evidence.levels}
+    return Clusters(labels(1, 0), held_out, max_size)
 
 
 def moving_apart(evidence: Evidence, correlation: Callable[[IntArray], FloatArray]) -> Sum:
@@ -212,33 +238,54 @@ def moving_together(evidence: Evidence, formed: Clusters) -> Sum:
     """Return (1/N) sum of theta_ij over pairs inside clusters with its score (T,), each from weeks held out.
 
     More weeks find more of the links. The sums with half and with three quarters of the weeks lie nearly on a line in
-    the logarithm of the weeks that formed the clusters; it is followed to all weeks. Without halves, or without
-    quarters, the sum at hand stands, which is too low.
+    the logarithm of the weeks that formed the clusters; it is followed to all weeks. A category without halves, or
+    without quarters, counts as if clusters kept nothing of it: `judged_share` says of how many pairs that is not so.
     """
     N = len(evidence.product_id)
     value, score = 0.0, np.zeros(evidence.n_periods)
     for one in evidence._categories:
-        usable = [F for F in evidence.levels if F in one.regressions and one.known.any()]
-        ahead = {2: -BEYOND, 4: 1.0 + BEYOND} if len(usable) == len(LEVELS) else dict.fromkeys(usable, 1.0)
-        for F, factor in ahead.items():
+        judged = one.known.any() and one.regressions.keys() >= set(LEVELS)
+        for F, factor in ((2, -BEYOND), (4, 1.0 + BEYOND)) if judged else ():
             label = formed.held_out[F][:, one.members]
             inside = (label[:, :, None] == label[:, None, :]).astype(float)
-            weights = np.stack([one.spread(same) for same in inside]) * factor / (F * N)
+            weights = np.stack([one.spread(same) for same in inside]) * (formed.whole * factor / (F * N))
             found = one.regressions[F].total(weights)
             value, score = value + found[0], score + found[1]
     return value, score
 
 
-def _graph(
+def _inside(scope: ArrayLike | None, n: int) -> NDArray[np.bool_]:
+    inside = np.full(n, True) if scope is None else np.asarray(scope)
+    if inside.shape != (n,) or inside.dtype != bool or not inside.any():
+        raise ValueError(f"scope.shape == {inside.shape}, must be ({n},) bool, one or more True. Give who is assigned.")
+    return inside
+
+
+def _graphs(
     ids: NDArray[np.object_],
     Y: FloatArray,
     P: FloatArray,
     members: list[IntArray],
+    scope: set[object],
+    levels: tuple[int, ...],
     season: int,
     floors: Any,
-) -> substitutes.GraphEdges:
-    found = [substitutes.category_edges(ids[own], Y[own], P[own], season=season, **floors).frame() for own in members]
-    return substitutes.graph_edges(substitutes.finish_edges(pd.concat(found, ignore_index=True)))
+) -> dict[tuple[int, int, bool], substitutes.GraphEdges]:
+    """Return the graphs among products in scope by number of parts, part left out and whether either sign binds."""
+    graphs = {}
+    for F in (1, *levels):
+        part = regressions.parts(Y.shape[1] // season, F, season)
+        for f in range(F):
+            kept = part != f if F > 1 else np.full(Y.shape[1], True)
+            every = [
+                substitutes.category_edges(ids[own], Y[own][:, kept], P[own][:, kept], season=season, **floors).frame()
+                for own in members
+            ]
+            edges = substitutes.finish_edges(pd.concat(every, ignore_index=True))
+            among = edges[edges["product_id"].isin(scope) & edges["on_price_of"].isin(scope)]
+            for either_sign in (False, True):
+                graphs[F, f, either_sign] = substitutes.graph_edges(among, either_sign=either_sign)
+    return graphs
 
 
 def _reason(n_pairs: int, n_weeks: int, min_weeks: int) -> str:

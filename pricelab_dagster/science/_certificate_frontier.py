@@ -1,34 +1,53 @@
-"""Choices of an assignment unit beside each other, and the one to take."""
+"""Choices of an assignment unit, and the standard error that each of them has."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pricelab_dagster.science import _cluster_robust as robust
+from pricelab_dagster.science.clusters import Method
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
-ARMS_EFFECT = 4.0
-"""Variance of the difference of two arms of N/2 in units of sum D² / N²."""
-MOSTLY = 0.8
-"""Below this part of identified pairs the sentence says so."""
+MIN_UNITS = 4
+"""The fewest that a design draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How clusters are formed: the cap, the method, and whether pairs of either sign are bound."""
+
+    max_size: int
+    method: Method = "leiden"
+    either_sign: bool = False
+
+    @property
+    def name(self) -> str:
+        """What is not the default of the method and the pairs, in words; empty where all is.
+
+        Examples
+        --------
+        >>> Route(12).name, Route(6, "severing", True).name
+        ('', 'severing, either sign')
+        """
+        return ", ".join([self.method] * (self.method != "leiden") + ["either sign"] * self.either_sign)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to assign, and what it is predicted to cost; numbers in parts of mean untreated demand, .01 a point.
+    """One way to assign, and what it is predicted to cost; numbers are parts of the relative effect, .01 is a point.
 
     Attributes
     ----------
     assignment
-        product or cluster.
+        product, cluster, or mixed: half of the clusters are broken up.
     max_size
         Cap of the clusters; None for products.
     n_units
-        Assignment units.
+        Assignment units, of a mixed assignment expected ones.
     bias, bias_se, ci_lower, ci_upper
         Predicted spillover bias of the total effect with its interval; nan where `reason` says why.
     kept_share
@@ -38,7 +57,13 @@ class Choice:
     rmse
         Root of bias² + se².
     reason
-        Why the bias is nan, or None.
+        Why a number is nan, or what the bias leaves out, or None.
+    route
+        `Route.name` of the clusters.
+    se_by_window
+        The standard error in each placebo window; `se` is their root mean square.
+    bias_drawn
+        (B,) the bias in replicates of the weeks, the same weeks for all choices; empty where it is nan.
     """
 
     assignment: str
@@ -55,26 +80,28 @@ class Choice:
     mde: float
     rmse: float
     reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """The choice with the smallest root mean squared error and a sentence; None where no bias is identified."""
-
-    choice: Choice | None
-    sentence: str
+    route: str = ""
+    se_by_window: tuple[float, ...] = ()
+    bias_drawn: FloatArray = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
 
 def standard_error(
-    first_difference: ArrayLike, *, units: ArrayLike | None = None, strata: ArrayLike | None = None
+    first_difference: ArrayLike,
+    *,
+    units: ArrayLike | None = None,
+    strata: ArrayLike | None = None,
+    share: float = 0.5,
+    n_arms: int = 1,
 ) -> float:
     """Return the design's standard error of the difference of arm means, from untreated first differences.
 
-    The estimand is the standard deviation over draws in which half of each stratum's units are treated:
-    (2/N) sqrt(sum over strata of n / (n - 1) sum over its units of (S_g - mean S)²), S_g the unit's sum of
-    D - mean D. It is the linear approximation of the Hajek difference; with units of unlike size it is short by the
-    order of one over their number. A stratum of one unit counts with its whole S_g. Effects are taken to be equal over
-    units; where they are not, the error is larger for some draws and smaller for others.
+    The estimand is the standard deviation, over draws by strata, of the mean of one treatment arm less that of control:
+    (1/N) sqrt((1/p + 1/q) sum over strata of n / (n - 1) sum over its units of (S_g - mean S)²), S_g the unit's sum of
+    D - mean D, p = share / n_arms, q = 1 - share. It is the linear approximation of the Hajek difference; with units of
+    unlike size it is short by the order of one over their number. A stratum of one unit counts with its whole S_g.
+    Where p or q is below a half, strata that have no whole unit for the smaller arm count with the ones after them, as
+    systematic draws run over them. Effects are taken to be equal over units; where they are not, the error is larger
+    for some draws and smaller for others.
 
     Parameters
     ----------
@@ -84,11 +111,14 @@ def standard_error(
         (N,) labels of what is assigned together; None: each product alone.
     strata
         (N,) labels; a unit is in the stratum of its first product. None: one stratum.
+    share, n_arms
+        Part of the units to treat over all arms together, and treatment arms.
 
     Raises
     ------
     ValueError
-        If shapes or labels break these rules, or fewer than two units have a first difference.
+        If shapes or labels break these rules, share or n_arms are out of range, or fewer than two units have a first
+        difference.
 
     References
     ----------
@@ -99,7 +129,7 @@ def standard_error(
     >>> round(standard_error([1.0, -1.0, 3.0, -3.0], strata=[0, 0, 1, 1]), 4)
     3.1623
     """
-    D = np.asarray(first_difference, dtype=float)
+    D, arms = np.asarray(first_difference, dtype=float), _arms(share, n_arms)
     if D.ndim != 1:
         raise ValueError(f"first_difference.shape == {D.shape}, must be (N,). Give one value per product.")
     used = np.isfinite(D)
@@ -110,79 +140,43 @@ def standard_error(
     if len(first) < 2:
         raise ValueError(f"first_difference has {len(first)} units with a value, must have 2. Give a placebo window.")
     S = np.bincount(unit, D[used] - D[used].mean())
-    group = np.unique(stratum[first], return_inverse=True)[1]
+    group = joined(stratum[first], share=share, n_arms=n_arms)
     n = np.bincount(group)
     alone = n == 1
     mean = np.where(alone, 0.0, np.bincount(group, S) / n)
     square = np.bincount(group, (S - mean[group]) ** 2) * n / np.maximum(n - 1, 1)
-    return float(np.sqrt(ARMS_EFFECT * square.sum()) / used.sum())
+    return float(np.sqrt(sum(1.0 / one for one in arms) * square.sum()) / used.sum())
 
 
-def recommend(choices: Sequence[Choice]) -> Recommendation:
-    """Return the choice with the smallest root mean squared error, and a sentence that says what is uncertain.
+def joined(strata: ArrayLike, *, share: float = 0.5, n_arms: int = 1) -> IntArray:
+    """Return strata (G,) of units such that each holds a whole unit of the smallest arm; half and half: as they are.
 
-    No estimand. The first of equals is taken. The predicted bias enters as it stands: where it is noise, it counts
-    against every choice by about its own error, and against products most.
+    In the order of their labels, strata join those after them until they do; what is left joins the last.
 
-    Raises
-    ------
-    ValueError
-        If there is no choice, or none that assigns products.
+    Examples
+    --------
+    >>> joined([0, 0, 1, 1, 2, 2], share=0.25).tolist()
+    [0, 0, 0, 0, 0, 0]
     """
-    by_product = next((one for one in choices if one.assignment == "product"), None)
-    if by_product is None:
-        raise ValueError(f"choices has {len(choices)} rows, none by product. Compare with that.")
-    known = [one for one in choices if np.isfinite(one.rmse)]
-    if not np.isfinite(by_product.rmse):
-        se = f"Standard errors: {_points(by_product.se)} by product"
-        return Recommendation(None, f"No recommendation, the bias is {by_product.reason} {se} points.")
-    best = min(known, key=lambda one: one.rmse)
-    parts = [f"Assign {_units(best)}: {_numbers(best)}."]
-    if best is not by_product:
-        parts.append(f"By product it would be {_numbers(by_product)}.")
-    else:
-        others = [one for one in known if one is not best]
-        if others:
-            second = min(others, key=lambda one: one.rmse)
-            parts.append(f"By {_units(second)} it would be {_numbers(second)}.")
-    parts += _doubts(best, by_product)
-    return Recommendation(best, " ".join(parts))
+    code = np.unique(np.asarray(strata), return_inverse=True)[1]
+    least = round(1.0 / min(_arms(share, n_arms)), 9)
+    if least <= 2.0:
+        return np.asarray(code, dtype=np.int64)
+    new, last, held = np.empty(int(code.max()) + 1, dtype=np.int64), 0, 0
+    for stratum, n in enumerate(np.bincount(code)):
+        new[stratum], held = last, held + int(n)
+        if held >= least:
+            last, held = last + 1, 0
+    return np.where(held and last, np.minimum(new, last - 1), new)[code]
 
 
-def _units(one: Choice) -> str:
-    if one.assignment == "product":
-        return "products"
-    return (
-        "pairs of products across categories" if one.max_size == 1 else f"clusters of at most {one.max_size} products"
-    )
-
-
-def _numbers(one: Choice) -> str:
-    interval = f"{_points(one.ci_lower)} to {_points(one.ci_upper)}"
-    return (
-        f"spillover bias {_points(one.bias)} points ({interval}), standard error {_points(one.se)}, "
-        f"together {_points(one.rmse)}"
-    )
-
-
-def _doubts(best: Choice, by_product: Choice) -> list[str]:
-    doubts = []
-    if by_product.ci_lower <= 0.0 <= by_product.ci_upper:
-        most = max(-by_product.ci_lower, by_product.ci_upper)
-        doubts.append(
-            "Interference is not shown: the interval of the bias by product includes 0, and the choice may follow from "
-            f"chance. A bias of up to {_points(most)} points by product is not excluded either."
-        )
-    elif best is not by_product and best.ci_lower <= by_product.bias <= best.ci_upper:
-        doubts.append("That clusters lower the bias is not shown: the interval of theirs holds that by product.")
-    if by_product.identified_share < MOSTLY:
-        share = f"{100 * (1 - by_product.identified_share):.0f} %"
-        doubts.append(f"{share} of the pairs are not identified and count like the rest of their category.")
-    return doubts
-
-
-def _points(part: float) -> str:
-    return f"{100 * part:.1f}"
+def _arms(share: float, n_arms: int) -> tuple[float, float]:
+    """Return the parts of the units in a treatment arm and in control."""
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"share == {share}, must be in (0, 1). Give the part of the units to treat.")
+    if n_arms < 1:
+        raise ValueError(f"n_arms == {n_arms}, must be 1 or more. Give the number of treatment arms.")
+    return share / n_arms, 1.0 - share
 
 
 def by_cluster(

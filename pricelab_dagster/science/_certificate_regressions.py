@@ -58,7 +58,7 @@ class Category:
     Attributes
     ----------
     members
-        (p,) positions of its products.
+        (p,) positions of its products in scope.
     known
         (p, p) whether the effect of price i on demand j is identified.
     series
@@ -66,7 +66,7 @@ class Category:
     answers
         (p,) the row of a product among those whose demand answers, -1 for thin demand.
     n_shared
-        (K,) products of each series.
+        (K,) products of each series, those out of scope among them.
     own_elasticity
         Of the products whose price series is their own alone.
     regressions
@@ -112,24 +112,30 @@ def category(
     min_weeks: int,
     min_units: float,
     min_price_sd: float,
+    inside: BoolArray,
     levels: tuple[int, ...],
 ) -> Category:
-    """Return the regressions of one category, as `substitutes.category_edges` takes them, on each number of parts."""
+    """Return the regressions of one category, as `substitutes.category_edges` takes them, on each number of parts.
+
+    Units and prices are of all products of the category; `inside` (P,) are those in scope, at the positions `members`:
+    all prices enter, and the demand of these answers.
+    """
     X = statistics.detrend(np.log(price), season)
     sells = units.mean(axis=1) >= min_units
     enters = np.flatnonzero(sells & (X.std(axis=1) >= min_price_sd))
     first, code = np.unique(statistics.same_series(X[enters]), return_inverse=True)
-    series = np.full(len(members), -1)
+    series = np.full(len(X), -1)
     series[enters] = code
-    answers = np.where(sells, np.cumsum(sells) - 1, -1)
-    known = (series >= 0)[:, None] & sells & (series[:, None] != series)
+    series, counted = series[inside], sells & inside
+    answers = np.where(sells[inside], np.cumsum(sells[inside]) - 1, -1)
+    known = (series >= 0)[:, None] & sells[inside] & (series[:, None] != series)
     n_shared = np.bincount(code, minlength=len(first))
-    pooled = np.stack([X[series == s].mean(axis=0) for s in range(len(first))]) if len(first) else X[:0]
+    pooled = np.stack([X[enters[code == s]].mean(axis=0) for s in range(len(first))]) if len(first) else X[:0]
     found = Category(members, known, series, answers, n_shared, np.empty(0), {})
-    if not len(first):
+    if not len(first) or not counted.any():
         return found
     own = found.own()
-    plain, slope = _at_usual_price(units[sells], np.log(price[sells]), pooled, own, season)
+    plain, slope = _at_usual_price(units[counted], np.log(price[counted]), pooled, own, season)
     Y = statistics.detrend(_relative(plain), season)
     n_weeks = X.shape[1] // season
     for n_parts in levels:

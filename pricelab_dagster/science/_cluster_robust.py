@@ -12,6 +12,9 @@ from pricelab_dagster.science.bootstrap import Interval
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+LEVERAGE = 1e-10
+"""Eigenvalue of I - H_gg below which a unit decides a coefficient alone and shows no error in that direction."""
+
 
 def unit_codes(units: ArrayLike | None, n_rows: int) -> IntArray:
     """Return unit codes (N,) in the order of the labels; without labels each row is its own unit."""
@@ -37,6 +40,39 @@ def standard_error(scores: FloatArray, codes: IntArray) -> tuple[float, int]:
     sums = np.bincount(np.unique(codes, return_inverse=True)[1], scores)
     G = len(sums)
     return (float(np.sqrt(G / (G - 1) * (sums @ sums))) if G > 1 else np.nan), G
+
+
+def few_clusters(y: FloatArray, X: FloatArray, wanted: FloatArray, codes: IntArray) -> tuple[float, float, float]:
+    """Return a contrast of least squares coefficients, its CR2 standard error over units, and degrees of freedom.
+
+    Residuals of each unit are turned by (I - H_gg)^(-1/2), which makes the variance unbiased where errors are alike and
+    independent; the degrees of freedom are Satterthwaite's under the same.
+
+    Parameters
+    ----------
+    y : outcome (N,).
+    X : regressors (N, K) of full rank.
+    wanted : (K,) the contrast.
+    codes : (N,) units.
+
+    References
+    ----------
+    Bell and McCaffrey, Survey Methodology 28 (2002); Imbens and Kolesár, Review of Economics and Statistics 98 (2016).
+    """
+    bread = np.linalg.inv(X.T @ X)
+    beta = bread @ X.T @ y
+    rest, order = y - X @ beta, np.argsort(codes, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    score, size, through = np.empty(len(groups)), np.empty(len(groups)), np.empty((len(groups), X.shape[1]))
+    for g, rows in enumerate(groups):
+        part = X[rows]
+        value, vector = np.linalg.eigh(np.eye(len(rows)) - part @ bread @ part.T)
+        root = np.where(value > LEVERAGE, 1.0 / np.sqrt(np.maximum(value, LEVERAGE)), 0.0)
+        turned = (vector * root) @ (vector.T @ (part @ (bread @ wanted)))
+        score[g], size[g], through[g] = turned @ rest[rows], turned @ turned, turned @ part
+    spread = np.diag(size) - through @ bread @ through.T
+    freedom = np.trace(spread) ** 2 / (spread**2).sum()
+    return float(wanted @ beta), float(np.sqrt(score @ score)), float(freedom)
 
 
 def interval(effect: float, se: float, freedom: float, confidence: float) -> Interval:

@@ -119,7 +119,8 @@ def ordered(frame: pd.DataFrame) -> tuple[Array, Array]:
     """The two ids of each row, the smaller first."""
     a = frame["product_id"].to_numpy(dtype=object)
     b = frame["on_price_of"].to_numpy(dtype=object)
-    swap = np.array([y is not None and y < x for x, y in zip(a, b, strict=True)], dtype=bool)
+    # the only product of a class has no partner: None, or nan once it has been a column of text
+    swap = np.array([bool(pd.notna(y)) and y < x for x, y in zip(a, b, strict=True)], dtype=bool)
     return np.where(swap, b, a), np.where(swap, a, b)
 
 

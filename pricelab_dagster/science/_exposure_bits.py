@@ -14,10 +14,16 @@ def check_draws(draws: ArrayLike) -> NDArray[np.int8]:
     given = np.asarray(draws)
     if given.ndim != 2 or len(given) < 2:
         raise ValueError(f"draws.shape == {given.shape}, must be (R, N), R 2 or more. Give one row per draw.")
-    state = np.where(np.isnan(given), -1, given) if given.dtype.kind == "f" else given
+    return arms("draws", given)
+
+
+def arms(name: str, given: ArrayLike) -> NDArray[np.int8]:
+    """Return arms of any shape as 1 treated, 0 control and -1 out, for which nan may stand."""
+    values = np.asarray(given)
+    state = np.where(np.isnan(values), -1, values) if values.dtype.kind == "f" else values
     odd = ~np.isin(state, (-1, 0, 1))
     if odd.any():
-        raise ValueError(f"draws has the value {given[odd][0]}, must be 1, 0, or -1 or nan for out. Code it so.")
+        raise ValueError(f"{name} has the value {values[odd][0]}, must be 1, 0, or -1 or nan for out. Code it so.")
     return state.astype(np.int8)
 
 

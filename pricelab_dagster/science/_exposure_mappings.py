@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from pricelab_dagster.science._exposure_bits import arms
+
 IntArray = NDArray[np.int64]
 Adjacency = Any
 Mapping = Callable[[Adjacency, NDArray[np.int8]], IntArray]
@@ -29,12 +31,13 @@ def own_and_any(adjacency: Adjacency, z: ArrayLike) -> IntArray:
     adjacency
         Scipy sparse (N, N), [i, j] nonzero where i's treatment reaches j: the neighbours of j are in column j.
     z
-        (N,): 1 treated, 0 control, -1 out. A product that is out has level -1, and as a neighbour is not treated.
+        (N,): 1 treated, 0 control, -1 or nan out. A product that is out has level -1, and as a neighbour is not
+        treated.
 
     Raises
     ------
     ValueError
-        If shapes differ or the diagonal is not empty.
+        If shapes differ, z has other values or the diagonal is not empty.
 
     References
     ----------
@@ -64,7 +67,7 @@ class OwnAndShare:
 
     def __call__(self, adjacency: Adjacency, z: ArrayLike) -> IntArray:
         """Return the levels (N,)."""
-        weights, own = checked(adjacency), np.asarray(z)
+        weights, own = checked(adjacency), arms("z", z)
         if own.shape != (weights.shape[0],):
             raise ValueError(f"z.shape == {own.shape}, must be ({weights.shape[0]},). Give one arm per product.")
         total = weights.sum(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,15 @@ def ends(edges: Array | Sequence[tuple[Hashable, Hashable]]) -> tuple[list[Any],
     return [a for a, _ in ends], [b for _, b in ends]
 
 
+def in_order(nodes: Iterable[Any]) -> list[Any]:
+    """The nodes sorted: numbers by size, then other kinds by the name of their type."""
+
+    def key(node: Any) -> tuple[str, Any]:
+        return ("", node) if isinstance(node, numbers.Real) else (type(node).__name__, node)
+
+    return sorted(nodes, key=key)
+
+
 def weights(weights: Array | None, n_edges: int) -> Array:
     w = np.ones(n_edges) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (n_edges,):
@@ -34,12 +44,15 @@ def weights(weights: Array | None, n_edges: int) -> Array:
 
 def node_order(first: list[Any], second: list[Any], nodes: Sequence[Hashable] | Array | None) -> list[Any]:
     linked = set(first) | set(second)
+    order = nodes.tolist() if isinstance(nodes, np.ndarray) else list(linked if nodes is None else nodes)
+    nameless = sum(node != node for node in order)
+    if nameless:
+        raise ValueError(f"nodes has {nameless} nan, must have none: nan is not equal to itself. Name each node.")
     if nodes is None:
-        return sorted(linked)
-    order = nodes.tolist() if isinstance(nodes, np.ndarray) else list(nodes)
+        return in_order(order)
     if len(set(order)) < len(order):
         raise ValueError(f"nodes has {len(order) - len(set(order))} repeats, must be unique. Give each node once.")
-    unknown = sorted(linked - set(order))
+    unknown = in_order(linked - set(order))
     if unknown:
         raise ValueError(f"edges have {len(unknown)} nodes such as {unknown[:3]} that nodes lacks. Add them to nodes.")
     return order
@@ -49,7 +62,7 @@ def labels_of(linked: set[Any], labels: Array | Sequence[int] | Mapping[Any, int
     if isinstance(labels, Mapping):
         known = dict(labels)
     elif len(labels) == len(linked):
-        known = dict(zip(sorted(linked), labels, strict=True))
+        known = dict(zip(in_order(linked), labels, strict=True))
     else:
         known = dict(enumerate(labels))
     missing = linked - set(known)

@@ -48,7 +48,7 @@ def partition(
     ----------
     edges : (M, 2) undirected links; links given twice add up
     weights : (M,) positive; 1 when None
-    nodes : the order of the labels; the sorted nodes of `edges` when None
+    nodes : the order of the labels; the sorted nodes of `edges` when None, numbers before text
     method : ``leiden``; ``louvain``, by modularity whatever `objective` says; ``severing``, which grows the densest
         region from the node with the heaviest links, cuts its links to the rest, and goes on with the rest
     resolution : .05 for cpm, 1 for modularity when None; larger means smaller clusters
@@ -58,8 +58,8 @@ def partition(
     Raises
     ------
     ValueError
-        For links of a node to itself, weights that are not positive, links to nodes not in `nodes`, nodes given twice,
-        an unknown method or objective, or `max_size` below 1.
+        For links of a node to itself, weights that are not positive, links to nodes not in `nodes`, nodes given twice
+        or nan, an unknown method or objective, a resolution that is not above 0, or `max_size` below 1.
 
     References
     ----------
@@ -73,10 +73,10 @@ def partition(
     >>> partition(edges, nodes=["x", "y", "a", "b", "c", "z"], rng=np.random.default_rng(0)).tolist()
     [1, 1, 0, 0, 0, 2]
     """
-    _check_options(method, objective, max_size)
+    _check_options(method, objective, resolution, max_size)
     first, second = graph_input.ends(edges)
     order = graph_input.node_order(first, second, nodes)
-    rank = {node: k for k, node in enumerate(sorted(order))}
+    rank = {node: k for k, node in enumerate(graph_input.in_order(order))}
     links, w = graph_input.merged(
         [rank[a] for a in first], [rank[b] for b in second], graph_input.weights(weights, len(first))
     )
@@ -134,11 +134,13 @@ def modularity(
     return float(w[a == b].sum() / w.sum() - np.sum((degree / degree.sum()) ** 2))
 
 
-def _check_options(method: str, objective: str, max_size: int | None) -> None:
+def _check_options(method: str, objective: str, resolution: float | None, max_size: int | None) -> None:
     if method not in ("leiden", "louvain", "severing"):
         raise ValueError(f"method == {method!r}, must be leiden, louvain or severing. Name one.")
     if objective not in RESOLUTION:
         raise ValueError(f"objective == {objective!r}, must be cpm or modularity. Name one.")
+    if resolution is not None and not 0.0 < resolution < np.inf:
+        raise ValueError(f"resolution == {resolution}, must be above 0 and finite. .05 is usual for cpm, 1 else.")
     if max_size is not None and max_size < 1:
         raise ValueError(f"max_size == {max_size}, must be at least 1. Give the largest cluster, or None.")
 

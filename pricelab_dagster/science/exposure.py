@@ -29,6 +29,8 @@ Estimator = Literal["hajek", "horvitz_thompson"]
 # All pairs of this many products are held at once.
 MAX_COMPLETE = 4000
 MAX_LEVELS = 127
+# A sum of K frequencies above this is one.
+CERTAIN = 1.0 - 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def probabilities(
     levels = np.empty(state.shape, dtype=np.int8)
     for row, z in zip(levels, state, strict=True):
         row[:] = _level(mapping, adjacency, z)
-    n_levels = int(levels.max()) + 1
+    n_levels = max(int(levels.max()) + 1, len(names_of(mapping, 0)))
     joint = joints.DrawnJoint.of(levels, n_levels, complete)
     if complete:
         first, second = np.triu_indices(N, k=1)
@@ -148,14 +150,16 @@ def estimate(
     overlap, hubs above all, are left out and counted, and `reason` says so: the effect is then not that of all.
 
     `horvitz_thompson`: 1 / M sum over those seen at the level of Y / pi, unbiased, but wide where the mean outcome is
-    far from zero. `hajek`: the same over its sum of weights; biased by the order of one over the number of products.
-    The variance is conservative in expectation: pairs that are never at their two levels together enter by Young's
-    inequality; of Hajek's estimator it is that of the linearised one.
+    far from zero. M counts the population, and of products that a sample left out of this draw as many as have an
+    outcome among those in it. `hajek`: the same over its sum of weights; biased by the order of one over the number of
+    products. The variance is conservative in expectation: pairs that are never at their two levels together enter by
+    Young's inequality; of Hajek's estimator it is that of the linearised one.
 
     Parameters
     ----------
     outcome
-        (N,); nan takes no part, which assumes that missing has nothing to do with exposure.
+        (N,); nan takes no part, which assumes that missing has nothing to do with exposure. Of a product out of the
+        experiment it is not read.
     exposure
         (N,) observed levels: `mapping(adjacency, z)` of the draw in force; -1 out of the experiment.
     probabilities
@@ -190,9 +194,11 @@ def estimate(
     Y, D, pi = np.asarray(outcome, dtype=float), np.asarray(exposure), probabilities.marginal
     _check(Y, D, pi, contrast, estimator, min_probability)
     robust.check_confidence(confidence)
-    valid = np.isfinite(Y) & (pi.sum(axis=1) > 0)
-    population = valid & (pi[:, list(contrast)] >= min_probability).all(axis=1)
-    n = int(population.sum()), int(valid.sum() - population.sum())
+    present = pi.sum(axis=1)
+    inside, outside = (D >= 0) & (present > 0), (D < 0) & (present > 0) & (present < CERTAIN)
+    overlap = (pi[:, list(contrast)] >= min_probability).all(axis=1)
+    population = overlap & (outside | (inside & np.isfinite(Y)))
+    n = int((population & inside).sum()), int((inside & np.isfinite(Y) & ~overlap).sum())
     names = tuple(probabilities.levels[level] for level in contrast)
     estimand = f"mean effect of [{names[0]}] against [{names[1]}]"
     estimand += ", of the overlap population" if n[1] else ", over all products"
@@ -205,10 +211,12 @@ def estimate(
     if min(counts) == 0:
         found = f"{counts[0]} and {counts[1]} products with overlap were seen at the two levels: nothing to compare."
         return without(" ".join([f"not identified: {found}", *notes]), n, estimand)
+    # of the products outside this draw as many count as those inside have an outcome
+    M = n[0] * (1.0 + (outside & overlap).sum() / (inside & overlap).sum())
     effect, value = 0.0, np.zeros(len(Y))
     for sign, level, side in zip((1.0, -1.0), contrast, seen, strict=True):
         w = 1.0 / pi[side, level]
-        mass = float(w.sum()) if estimator == "hajek" else float(n[0])
+        mass = float(w.sum()) if estimator == "hajek" else float(M)
         mean = float(w @ Y[side]) / mass
         effect += sign * mean
         value[side] = sign * w * (Y[side] - (mean if estimator == "hajek" else 0.0)) / mass

@@ -35,12 +35,13 @@ class MetaDraw:
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """The total effect as one half measures it, its standard error over clusters, products and clusters in it."""
+    """The total effect as one half measures it, with its standard error over clusters and the degrees of freedom."""
 
     effect: float
     se: float
     n_products: int
     n_clusters: int
+    df: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,9 @@ def estimate(
     that clusters remove, of the certificate's sign; interference across clusters is in both halves and is not seen. A
     cluster of one is the same in both and only adds noise.
 
-    Assumes arms with probability one half. Standard errors are over clusters in both halves, conservative for draws in
-    pairs and blocks. The halves share no cluster; with few clusters in an arm the t interval is approximate.
+    Assumes arms with probability one half. Standard errors are over clusters in both halves, corrected for few clusters
+    of unlike size (CR2, with degrees of freedom by Satterthwaite), and conservative for draws in pairs and blocks. The
+    halves share no cluster.
 
     Parameters
     ----------
@@ -195,7 +197,9 @@ def estimate(
     References
     ----------
     Saveski et al. (2017), KDD, sections 3 and 4; Pouget-Abadie et al., "Testing for arbitrary interference on
-    experimentation platforms", Biometrika 106 (2019). Their bound on the variance is by Chebyshev, ours by t.
+    experimentation platforms", Biometrika 106 (2019). Their bound on the variance is by Chebyshev, ours by t. Bell and
+    McCaffrey, Survey Methodology 28 (2002), and Imbens and Kolesár, Review of Economics and Statistics 98 (2016), on
+    few clusters.
 
     Examples
     --------
@@ -222,7 +226,7 @@ def estimate(
         nothing = (np.nan,) * 6
         return MetaEstimate(halves[0], halves[1], *nothing, words, reason)
     variance = np.array([half.se**2 for half in halves])
-    freedom = np.array([half.n_clusters - 2 for half in halves])
+    freedom = np.array([half.df for half in halves])
     spread = float((variance**2 / freedom).sum())
     df = float(variance.sum() ** 2 / spread) if spread > 0 else float(freedom.sum())
     found = halves[0].effect - halves[1].effect
@@ -292,11 +296,10 @@ def _half(D: FloatArray, W: FloatArray, label: IntArray) -> Half:
     clusters = [np.unique(label[side]) for side in (treated, ~treated)]
     n_clusters = len(np.unique(label))
     if min(len(one) for one in clusters) < LEAST_UNITS:
-        return Half(np.nan, np.nan, len(D), n_clusters)
-    means = D[treated].mean(), D[~treated].mean()
-    scores = np.where(treated, (D - means[0]) / treated.sum(), -(D - means[1]) / (~treated).sum())
-    se, _ = robust.standard_error(scores, label)
-    return Half(float(means[0] - means[1]), se, len(D), n_clusters)
+        return Half(np.nan, np.nan, len(D), n_clusters, np.nan)
+    X = np.column_stack([treated, ~treated]).astype(float)
+    effect, se, df = robust.few_clusters(D, X, np.array([1.0, -1.0]), label)
+    return Half(effect, se, len(D), n_clusters, df)
 
 
 def _check_wholes(W: FloatArray, whole: FloatArray, label: IntArray) -> None:

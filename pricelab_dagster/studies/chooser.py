@@ -47,7 +47,7 @@ READING = (
     "design has the least error or one within 10 % of it, by what the chooser knows of carryover: nothing, what twelve "
     "past experiments of 300 products tell, or the truth. predicted_over_realised: instant standard error, not "
     "inflated, over the standard deviation of the estimates, mean over markets, by kind of design; on Complete Journey "
-    "over that of replays on the 56 days that follow, mean over designs. n: markets, there designs. Intervals are 95 %: "
+    "over that of replays on the next 56 days, mean over designs. n: markets, there designs. Intervals are 95 %: "
     "exact binomial, and t over markets or designs."
 )
 

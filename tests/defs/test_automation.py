@@ -95,7 +95,12 @@ def test_before_the_start_a_plan_of_shelf_prices_follows_the_shelf(tmp_path, ins
 
 @pytest.mark.parametrize(
     ("name", "table"),
-    [("cut", "experiment.effects"), ("going", "experiment.diagnostics"), ("later", "experiment.price_plan")],
+    [
+        ("cut", "experiment.effects"),
+        ("days", "experiment.spillover_effects"),
+        ("going", "experiment.diagnostics"),
+        ("later", "experiment.price_plan"),
+    ],
 )
 def test_what_a_failed_run_left_missing_is_asked_for_once_per_state_of_the_sales(copied, instance, name, table):
     bench = Workbench.open(copied)
@@ -108,6 +113,16 @@ def test_what_a_failed_run_left_missing_is_asked_for_once_per_state_of_the_sales
     again = keys(tick(copied, instance))
     assert list(again) == [name]
     assert again != found
+
+
+def test_effects_that_nothing_was_corrected_from_since_are_asked_for_again(copied, instance):
+    """A run wrote new effects, and failed before it corrected them for spillover."""
+    lake, table = Workbench.open(copied).lake, "experiment.effects"
+    facts, rows = lake.metadata(table, "cut"), lake.read(table, "cut")
+    lake.write(table, rows, "cut", metadata=facts)
+    assert keys(tick(copied, instance)) == {}
+    lake.write(table, rows.slice(1), "cut", metadata=facts)
+    assert list(keys(tick(copied, instance))) == ["cut"]
 
 
 def test_new_last_date_runs_the_running_experiment_once_more(copied, instance, runner):

@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 
 from pricelab_dagster.instance import open_instance
-from pricelab_dagster.runner import Runner
+from pricelab_dagster.runner import Runner, waves
+from pricelab_dagster.workbench import POWER, Workbench
 from tests.defs import tiny_lab
 
 N_OPENERS, N_LABS = 4, 3
@@ -55,3 +56,26 @@ def test_two_workers_give_the_bytes_of_one(copied):
     finally:
         work.close()
     assert tiny_lab.lake(copied) == before
+
+
+def test_experiments_that_learn_wait_for_those_that_ended_before_they_start(tmp_path):
+    tiny_lab.write_lab(tmp_path, tiny_lab.EXPERIMENTS)
+    bench = Workbench.open(tmp_path)
+    groups = waves(bench, sorted(tiny_lab.EXPERIMENTS))
+    assert sorted(name for group in groups for name in group) == sorted(tiny_lab.EXPERIMENTS)
+    place = {name: k for k, group in enumerate(groups) for name in group}
+    windows = {name: bench.window(bench.experiment(name)) for name in place}
+    for one, window in windows.items():
+        for other in windows:
+            assert place[other] < place[one] or not windows[other].end < window.start
+    assert len(groups) > 1
+    assert waves(bench, []) == [[]]
+
+
+def test_experiments_whose_choice_is_kept_wait_for_none(played):
+    bench = Workbench.open(played)
+    names = bench.lake.partitions(POWER)
+    kept = [name for name in names if bench.is_frozen(bench.experiment(name))]
+    assert waves(bench, kept) == [sorted(kept, key=lambda name: (bench.experiment(name).start, name))]
+    assert "later" in waves(bench, names)[-1]
+    assert len(waves(bench, names)) == 2

@@ -199,12 +199,24 @@ def test_integer_nodes_with_gaps_are_labelled_by_position():
         ({"method": "walktrap"}, r"method == 'walktrap', must be leiden"),
         ({"objective": "map"}, r"objective == 'map', must be cpm"),
         ({"max_size": 0}, r"max_size == 0, must be at least 1"),
+        ({"resolution": 0.0, "max_size": 2}, r"resolution == 0.0, must be above 0"),
+        ({"resolution": np.nan}, r"resolution == nan, must be above 0"),
+        ({"nodes": ["a", "b", np.nan]}, r"nodes has 1 nan, must have none"),
     ],
 )
 def test_errors_name_value_and_rule(arguments, message):
     edges = arguments.pop("edges", [("a", "b")])
     with pytest.raises(ValueError, match=message):
         partition(edges, rng=np.random.default_rng(0), **arguments)
+
+
+def test_names_may_be_of_any_kinds():
+    edges = [("b", 2), (2, "b"), (10, 2.5), (None, "b")]
+    # sorted: 2, 2.5, 10, None, b; two pieces
+    assert partition(edges, resolution=0.01, rng=np.random.default_rng(0)).tolist() == [0, 1, 1, 0, 0]
+    assert modularity(edges, [0, 1, 1, 0, 0]) == pytest.approx(
+        modularity([(0, 1), (1, 0), (2, 3), (4, 1)], [0, 0, 1, 1, 0])
+    )
 
 
 def test_modularity_needs_links_and_fitting_labels():

@@ -285,6 +285,70 @@ def test_products_outside_and_missing_outcomes():
     assert found.n_units + found.n_no_overlap == 45
 
 
+def test_every_sample_and_draw_of_six_products():
+    """Four of six are sampled, two of them treated; without the outcomes of those outside still unbiased."""
+    A = random_graph(6, 5, np.random.default_rng(13))
+    states = np.array(
+        [
+            np.where(np.isin(np.arange(6), chosen), 1, np.where(np.isin(np.arange(6), inside), 0, -1))
+            for inside in combinations(range(6), 4)
+            for chosen in combinations(inside, 2)
+        ]
+    )
+    law = exposure.probabilities(A, states, complete=True)
+    np.testing.assert_allclose(law.marginal.sum(axis=1), 4 / 6, atol=EXACT)
+    contrast, outcomes = (TREATED, CONTROL), np.random.default_rng(14).normal(1.0, 1.0, (4, 6))
+    kept = (law.marginal[:, list(contrast)] >= 0.02).all(axis=1)
+    truth = (outcomes[TREATED] - outcomes[CONTROL])[kept].mean()
+    weight = np.where(kept, outcomes, 0.0) / np.maximum(law.marginal.T, EXACT) / kept.sum()
+    found, squares = [], []
+    for z in states:
+        D = own_and_any(A, z)
+        sides = [np.where(level == D, weight[level], 0.0) for level in contrast]
+        found.append(sides[0].sum() - sides[1].sum())
+        own = np.take_along_axis(law.marginal, np.maximum(D, 0)[:, None], axis=1)[:, 0]
+        pairs = (law.first, law.second)
+        squares.append(variance(law.joint, pairs, D, sides[0] - sides[1], own, contrast, kept))
+        Y = np.where(z < 0, np.nan, outcomes[np.maximum(D, 0), np.arange(6)])
+        one = exposure.estimate(Y, D, law, contrast=contrast, estimator="horvitz_thompson")
+        if sides[0].any() and sides[1].any():
+            assert one.effect == pytest.approx(found[-1], abs=EXACT)
+            assert one.n_units == (kept & (z >= 0)).sum()
+            assert np.isnan(one.se) or one.se == pytest.approx(np.sqrt(squares[-1]))
+    assert np.mean(found) == pytest.approx(truth, abs=EXACT)
+    assert np.mean(squares) >= np.var(found) - EXACT
+
+
+def test_products_outside_count_at_the_rate_at_which_those_inside_are_known():
+    """Coins for 4 of 8 in the draw, none exposed; one of the four has no outcome: 3 + 4 x 3/4 products."""
+    none, coins = sparse.csr_array((8, 8)), np.array(list(product([-1, 0, 1], repeat=8)))
+    law = exposure.probabilities(none, coins)
+    z, Y = np.array([1, 1, 0, 0, -1, -1, -1, -1]), np.array([6.0, 5.0, 3.0, np.nan, 9.0, 9.0, 9.0, np.nan])
+    found = exposure.estimate(Y, own_and_any(none, z), law, contrast=(TREATED, CONTROL), estimator="horvitz_thompson")
+    # each arm has probability one third
+    assert found.effect == pytest.approx(3 * (6 + 5 - 3) / 6)
+    assert found.n_units == 3
+
+
+def test_levels_that_no_draw_has_are_levels_still():
+    none = sparse.csr_array((6, 6))
+    drawn = subsets(6, 3)
+    law = exposure.probabilities(none, drawn)
+    assert law.marginal.shape == (6, 4)
+    assert len(law.levels) == 4
+    assert not law.marginal[:, [CONTROL_EXPOSED, TREATED_EXPOSED]].any()
+    found = exposure.estimate(np.arange(6.0), own_and_any(none, drawn[0]), law, contrast=(TREATED_EXPOSED, CONTROL))
+    assert np.isnan(found.effect)
+    assert str(found.reason).startswith("not identified: no product has a probability of 0.02")
+    cut = exposure.probabilities(none, drawn, mapping=own_and_share((0.2, 0.5)))
+    assert cut.marginal.shape == (6, 6)
+
+
+def test_a_missing_arm_is_out_and_as_a_neighbour_untreated():
+    assert own_and_any(SQUARE, [np.nan, 1.0]).tolist() == own_and_any(SQUARE, [-1, 1]).tolist() == [-1, TREATED]
+    assert own_and_any(SQUARE, np.array([True, False])).tolist() == [TREATED, CONTROL_EXPOSED]
+
+
 def test_without_overlap_there_is_no_effect():
     full = sparse.csr_array(np.ones((40, 40)) - np.eye(40))
     law = exposure.probabilities(full, coin_draw(40, np.random.default_rng(0)))
@@ -361,6 +425,9 @@ LAW = exposure.probabilities(SQUARE, [[0, 0], [0, 1], [1, 0], [1, 1]], complete=
         (lambda: own_and_share((0.5, 0.5)), "must be rising"),
         (lambda: own_and_share((1.0,)), "must be rising"),
         (lambda: own_and_any(SQUARE, [1]), r"z.shape == \(1,\)"),
+        (lambda: own_and_any(SQUARE, [2, 0]), "z has the value 2, must be 1, 0, or -1"),
+        (lambda: own_and_any(SQUARE, [0.5, 0.0]), "z has the value 0.5, must be 1, 0, or -1"),
+        (lambda: own_and_share((0.5,))(SQUARE, [-2, 0]), "z has the value -2, must be 1, 0, or -1"),
         (lambda: exposure.estimate([1.0], [0, 1], LAW, contrast=(1, 0)), r"outcome.shape == \(1,\)"),
         (lambda: exposure.estimate([1.0, 2.0], [0, 4], LAW, contrast=(1, 0)), "exposure has values that are no level"),
         (lambda: exposure.estimate([1.0, 2.0], [0, 1], LAW, contrast=(1, 1)), r"contrast == \(1, 1\)"),

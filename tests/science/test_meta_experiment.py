@@ -28,9 +28,9 @@ def test_halves_and_interference_by_hand():
     arm = np.r_[0, 0, 1, 1, 0, 0, 1, 1, 0, 1, 0, 1, 0, 1, 0, 1]
     D = np.r_[1.0, 1, 3, 3, 2, 2, 4, 4, 1, 4, 2, 5, 1, 4, 2, 5]
     found = meta_experiment.estimate(D, arm, cluster, whole)
-    # By cluster 3.5 - 1.5, by product 4.5 - 1.5; sums of scores of the wholes are .25 each, of the others 0.
+    # By cluster 3.5 - 1.5, by product 4.5 - 1.5; wholes read 1 and 2, and 3 and 4: two means of two with variance 1/2.
     assert (found.by_cluster.effect, found.by_product.effect, found.interference) == (2.0, 3.0, 1.0)
-    assert found.by_cluster.se == pytest.approx(np.sqrt(4 / 3 * 4 * 0.25**2), rel=EXACT)
+    assert found.by_cluster.se == pytest.approx(np.sqrt(0.5 / 2 + 0.5 / 2), rel=EXACT)
     assert found.by_product.se == pytest.approx(0, abs=EXACT)
     assert found.df == pytest.approx(2, rel=EXACT)
     t = 1 / found.se
