@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
+ENDED_EARLY = "Its process ended before the run did. Run it again; what was written before is still there."
+
 
 class RunError(Exception):
     """A run that failed where the work cannot go on without it."""
@@ -86,27 +88,34 @@ class Runner:
         return self._run("plan", name)
 
     def experiments(self, ids: Sequence[str]) -> list[Outcome]:
-        """Run experiments, several at a time; one that fails does not stop the others.
+        """Run experiments, several at a time; one that fails does not stop the others. Outcomes in the order of `ids`.
 
         An experiment waits for those that ended before its start: what they tell of carryover helps to choose its
         design, and the order of runs must not decide what is known.
         """
         known = set(self._instance.get_dynamic_partitions("experiment"))
         self._instance.add_dynamic_partitions("experiment", [name for name in ids if name not in known])
-        return [outcome for wave in waves(Workbench.open(self._root), ids) for outcome in self._at_once(wave)]
+        groups = waves(Workbench.open(self._root), ids)
+        at_once = self._in_turn if self._pool is None or len(ids) == 1 else self._at_once
+        outcomes = {str(one.experiment_id): one for group in groups for one in at_once(group)}
+        return [outcomes[name] for name in ids]
+
+    def _in_turn(self, ids: Sequence[str]) -> list[Outcome]:
+        return [self._named(name) for name in ids]
 
     def _at_once(self, ids: Sequence[str]) -> list[Outcome]:
-        if self._pool is None or len(ids) == 1:
-            return [self._named(name) for name in ids]
-        futures = {name: self._pool.submit(_run_in_worker, name) for name in ids}
+        assert self._pool is not None
+        try:
+            futures = {name: self._pool.submit(_run_in_worker, name) for name in ids}
+        except BrokenProcessPool:
+            return [Outcome("experiment", name, "", False, ENDED_EARLY) for name in ids]
         outcomes = []
         for name, future in futures.items():
             self._report(name)
             try:
                 outcomes.append(future.result())
             except BrokenProcessPool:
-                message = "Its process ended before the run did. Run it again; what was written before is still there."
-                outcomes.append(Outcome("experiment", name, "", False, message))
+                outcomes.append(Outcome("experiment", name, "", False, ENDED_EARLY))
         return outcomes
 
     def publish(self) -> Outcome:

@@ -26,6 +26,13 @@ ASSIGNMENTS, DRAWN_ARMS, EVENTS = "experiment.assignments", "experiment.drawn_ar
 PRODUCTS = "staging.stg_products"
 FEATURES, EDGES = "intermediate.int_product_features", "spillover.substitute_edges"
 EFFECTS, SPILLOVER = "experiment.effects", "experiment.spillover_effects"
+FOLLOWING = (
+    *("experiment.diagnostics", SPILLOVER, "experiment.elasticities", "experiment.effect_covariance"),
+    *("experiment.segment_effects", "experiment.effect_projection", "experiment.trim_curve"),
+    "experiment.after_effects",
+)
+"""What a run makes once an experiment has begun, effects aside."""
+FOLLOWED_BY = "followed_by"  # the fact of effects that names the tables which the run that wrote them makes besides
 MADE_FROM = "made_from"  # the fact of a table that names the bytes of the one it was made from
 SHARED_COMPUTATION_VERSION = "1"
 
@@ -130,7 +137,10 @@ class Workbench:
             return self.lake.exists(PLAN, experiment.id)
         if self.lake.metadata(EFFECTS, experiment.id).get("through") != self.through(experiment).isoformat():
             return False
-        done = [self.lake.exists(table, experiment.id) for table in ("experiment.diagnostics", SPILLOVER)]
+        wanted = self.lake.metadata(EFFECTS, experiment.id).get(FOLLOWED_BY)
+        # effects from before this fact was stored are not asked for tables that did not exist then
+        following = wanted if isinstance(wanted, list) else FOLLOWING[:2]
+        done = [self.lake.exists(str(table), experiment.id) for table in following]
         effects = self.lake.fingerprint(EFFECTS, experiment.id)
         # a table from before this fact was stored has no say
         return all(done) and self.lake.metadata(SPILLOVER, experiment.id).get(MADE_FROM, effects) == effects

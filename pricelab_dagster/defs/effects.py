@@ -11,6 +11,7 @@ from pricelab_dagster.defs.lake_assets import Output, Stage, asset_key, experime
 from pricelab_dagster.defs.panel import ASSIGNMENTS, DAYS, DETRENDED, FEATURES, PLAN, TRIMMED
 from pricelab_dagster.lifecycle import Status
 from pricelab_dagster.verdicts import CHECKS
+from pricelab_dagster.workbench import FOLLOWED_BY, FOLLOWING
 
 if TYPE_CHECKING:
     from pricelab_dagster.science.diagnostics import Diagnostic
@@ -59,7 +60,7 @@ def effects(stage: Stage) -> Output:
     )
     return Output(
         rows,
-        facts={"through": bench.through(experiment).isoformat()},
+        facts={"through": bench.through(experiment).isoformat(), FOLLOWED_BY: list(FOLLOWING)},
         metadata={"headline": _headline(rows), "through": one.through},
         beside={DRAWS: frames.draws_table(experiment, found)},
     )

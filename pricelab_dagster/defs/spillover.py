@@ -136,8 +136,7 @@ def spillover_certificate(stage: Stage) -> Output:
     from pricelab_dagster import certifying, frames, graphs, pictures
 
     bench, experiment = stage.bench, stage.experiment
-    features, table = frames.to_pandas(stage.read(FEATURES)), stage.read(CLUSTERS)
-    clusters = dict(zip(*(table[name].to_pylist() for name in ("product_id", "cluster_id")), strict=True))
+    features, clusters = frames.to_pandas(stage.read(FEATURES)), _cluster_of(stage)
     covered = scope.products(bench, experiment, stage.read(FEATURES))
     classed = graphs.by_class(bench, features)
     inside = classed[classed["category"].isin(set(graphs.categories(classed, covered)))]

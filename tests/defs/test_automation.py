@@ -98,6 +98,7 @@ def test_before_the_start_a_plan_of_shelf_prices_follows_the_shelf(tmp_path, ins
     [
         ("cut", "experiment.effects"),
         ("days", "experiment.spillover_effects"),
+        ("days", "experiment.after_effects"),
         ("going", "experiment.diagnostics"),
         ("later", "experiment.price_plan"),
     ],
