@@ -285,7 +285,7 @@ def picture(experiment: Experiment, rows: pa.Table, *, effect: float, sentence: 
     lines = []
     for row in shown:
         read, half = abs(effect) + row["carryover_bias"], Z * row["inflation"] * row["se"]
-        label = row["design"] + (" (plan)" if row["is_planned"] else "")
+        label = ("plan: " if row["is_planned"] else "") + row["design"]
         lines.append(interval_plot.Line(label, read, (read - half, read + half), strong=row["is_recommended"]))
     title = f"{experiment.title}: what each design would read of an effect of {abs(effect):.1%}"
     return interval_plot.draw(title, sentence, lines)

@@ -162,7 +162,7 @@ def test_the_picture_holds_the_plan_and_marks_the_advice(milk: Any) -> None:
     rows = shape(choosing.TABLE, choosing.table(question, found, advice))
     root = ElementTree.fromstring(choosing.picture(question.experiment, rows, **told))
     texts = {"".join(one.itertext()): one for one in root.iter() if one.tag.endswith("text")}
-    assert "time-bound, 14 days (plan)" in texts
+    assert "plan: time-bound, 14 days" in texts
     assert texts[advice.choice.prediction.candidate.name].get("font-weight") == "600"
     assert not [text for text in texts if "28 days" in text]
     nothing = [power.evaluate(question.history, Candidate("time_bound", 500), rng=np.random.default_rng(0))]
