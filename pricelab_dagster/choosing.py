@@ -176,7 +176,7 @@ def of_experiment(
 ) -> Question:
     """Return the question of an experiment whose features, clusters, plan and certificate stand in the lake."""
     rows = bench.lake.read("spillover.product_clusters", experiment.id)
-    clusters = dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))
+    clusters = scope.cluster_of(rows)
     sample = scope.sample(experiment, scope.products(bench, experiment, features), clusters).products
     multiplier = certifying.multiplier(frames.to_pandas(plan), experiment)
     known = history(bench, experiment, frames.to_pandas(features), sample, clusters)
@@ -202,7 +202,7 @@ def of_condition(bench: Workbench, where: str, *, effect: float, days: int) -> Q
         raise LabError("--where", None, f"{error.found!r}", error.allowed, error.remedy) from error
     frame = frames.to_pandas(features)
     rows = graphs.scope_clusters(bench, experiment, frame, covered)
-    clusters = dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))
+    clusters = scope.cluster_of(rows)
     classed = graphs.by_class(bench, frame)
     found, advice = certifying.choices(
         graphs.history(bench, experiment, classed[classed["category"].isin(set(graphs.categories(classed, covered)))]),

@@ -37,6 +37,13 @@ class Outcome:
     message: str
 
 
+def require(outcomes: Sequence[Outcome]) -> None:
+    """Raise RunError with the message of the first run that failed."""
+    for outcome in outcomes:
+        if not outcome.succeeded:
+            raise RunError(f"{outcome.experiment_id or outcome.job} failed. {outcome.message}")
+
+
 def waves(bench: Workbench, ids: Sequence[str]) -> list[list[str]]:
     """Return experiments by start, in groups: one that still learns how to be designed is not with what it hears."""
     experiments = {name: bench.experiment(name) for name in ids}

@@ -114,3 +114,8 @@ def matching(bench: Workbench, experiment: Experiment, features: pa.Table) -> li
         remedy = f"It gives {rows.schema.field('inside').type}; compare it with a value."
         raise LabError(experiment.file, "scope.where", condition, allowed, remedy)
     return sorted(rows.filter(rows["inside"])["product_id"].to_pylist())
+
+
+def cluster_of(rows: pa.Table) -> dict[str, str]:
+    """Return the cluster of each product from spillover.product_clusters."""
+    return dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pricelab_dagster import drawing, template
 from pricelab_dagster.lab import LabError, write_schemas
@@ -25,7 +26,7 @@ DESIGNS = {
     "crossover": f"kind: crossover\n  start: {START}\n  phase: {DAYS // 2}\n  blackout: 7",
 }
 """By experiment, its design as its file says it; each has every third category to itself."""
-OF_PRODUCTS = ("untreated_units", "incumbent_price", "expected_demand", "own_elasticity")
+OF_PRODUCTS = ("product_id", "untreated_units", "incumbent_price", "expected_demand", "own_elasticity")
 
 
 def write(directory: Path, scenario: str, *, seed: int, n_products: int) -> None:
@@ -79,8 +80,7 @@ def planted(name: str, simulated: market.Market, drawn: drawing.designs.Assignme
     """
     kind = drawn.mechanism.partition("(")[0]
     rows = pd.Index(simulated.product_id).get_indexer(pd.Index(drawn.product_id))
-    parts = {field: getattr(simulated, field)[rows] for field in OF_PRODUCTS}
-    own = replace(simulated, product_id=drawn.product_id, theta=simulated.theta[rows][:, rows], **parts)
+    own = of_products(simulated, rows)
     estimands: dict[market.Estimand, bool] = {
         "same_day": True,
         "long_run": simulated.scenario.carryover > 0,
@@ -92,6 +92,12 @@ def planted(name: str, simulated: market.Market, drawn: drawing.designs.Assignme
             for metric, effect in effects.items():
                 about = {"experiment_id": name, "design": kind, "metric": metric, "scale": scale}
                 yield {**about, "estimand": estimand, "truth": effect}
+
+
+def of_products(simulated: market.Market, rows: NDArray[np.intp]) -> market.Market:
+    """Return the market of the products in some rows alone."""
+    parts = {field: getattr(simulated, field)[rows] for field in OF_PRODUCTS}
+    return replace(simulated, theta=simulated.theta[rows][:, rows], **parts)
 
 
 def write_files(

@@ -107,7 +107,7 @@ def _draw(stage: Stage) -> tuple[Any, dict[str, object]]:
     from pricelab_dagster import drawing, frames
 
     bench, experiment = stage.bench, stage.experiment
-    clusters = _clusters(stage.read(CLUSTERS))
+    clusters = scope.cluster_of(stage.read(CLUSTERS))
     sample = scope.sample(experiment, scope.products(bench, experiment, stage.read(FEATURES)), clusters)
     products = frames.to_pandas(stage.read(FEATURES))
     products = products[products["product_id"].isin(set(sample.products))].sort_values("product_id")
@@ -123,7 +123,7 @@ def _imported(stage: Stage) -> tuple[pa.Table, dict[str, object]]:
 
     bench, experiment = stage.bench, stage.experiment
     given = frames.to_pandas(bench.imported_rows(experiment))
-    clusters = _clusters(stage.read(CLUSTERS))
+    clusters = scope.cluster_of(stage.read(CLUSTERS))
     sample = scope.sample(experiment, scope.products(bench, experiment, stage.read(FEATURES)), clusters)
     events = _event_dates(frames.to_pandas(stage.read(EVENTS)), experiment)
     found = imported.read(given, experiment, sample.products, grain=bench.grain, events=events)
@@ -164,10 +164,6 @@ def _by_calendar(stage: Stage) -> str:
     if stage.experiment.assignment.source is not None:
         return "the assignment is imported: no event triggers it here"
     return f"{stage.experiment.design.kind} starts by the calendar: no event triggers it"
-
-
-def _clusters(rows: pa.Table) -> dict[str, str]:
-    return dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))
 
 
 def _counts(rows: pa.Table, column: str) -> dict[str, int]:

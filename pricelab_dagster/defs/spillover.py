@@ -136,7 +136,7 @@ def spillover_certificate(stage: Stage) -> Output:
     from pricelab_dagster import certifying, frames, graphs, pictures
 
     bench, experiment = stage.bench, stage.experiment
-    features, clusters = frames.to_pandas(stage.read(FEATURES)), _cluster_of(stage)
+    features, clusters = frames.to_pandas(stage.read(FEATURES)), scope.cluster_of(stage.read(CLUSTERS))
     covered = scope.products(bench, experiment, stage.read(FEATURES))
     classed = graphs.by_class(bench, features)
     inside = classed[classed["category"].isin(set(graphs.categories(classed, covered)))]
@@ -173,7 +173,7 @@ def pair_states(stage: Stage) -> Output:
     covered = scope.products(bench, experiment, stage.read(FEATURES))
     graph = joint_states.Graph.of(frames.to_pandas(stage.read(EDGES)), covered)
     features, rng = frames.to_pandas(stage.read(FEATURES)), stage.rng("pair probabilities")
-    resampling = joint_states.Resampling.of(experiment, covered, features, _cluster_of(stage))
+    resampling = joint_states.Resampling.of(experiment, covered, features, scope.cluster_of(stage.read(CLUSTERS)))
     facts: dict[str, object] = {}
     if resampling is not None:
         sampled = joint_states.sampled_states(
@@ -189,12 +189,6 @@ def pair_states(stage: Stage) -> Output:
         found = joint_states.pair_states(graph, experiment, bench.grain, frame, rng=rng)
     rows = joint_states.pair_table(experiment, graph, found)
     return Output(rows, facts=facts, metadata={"exact": found.n_draws == 0, "pairs": rows.num_rows, **facts})
-
-
-def _cluster_of(stage: Stage) -> dict[str, str]:
-    """Return the cluster of each product of the scope."""
-    table = stage.read(CLUSTERS)
-    return dict(zip(*(table[name].to_pylist() for name in ("product_id", "cluster_id")), strict=True))
 
 
 @experiment_asset(
@@ -219,7 +213,7 @@ def spillover_effects(stage: Stage) -> Output:
     facts = bench.lake.metadata(ASSIGNMENTS, experiment.id)
     frame = replaying.frame_of(experiment, features, stage.read(ASSIGNMENTS), stage.read(ARMS), facts)
     graph = joint_states.Graph.of(frames.to_pandas(stage.read(EDGES)), [*covered, *one.product_id, *frame.product_id])
-    resampling = joint_states.Resampling.of(experiment, covered, features, _cluster_of(stage))
+    resampling = joint_states.Resampling.of(experiment, covered, features, scope.cluster_of(stage.read(CLUSTERS)))
     quoted = spillovers.quoted(frames.to_pandas(stage.read(EFFECTS)))
     so_far = bench.through(experiment).isoformat() if bench.status(experiment) is Status.RUNNING else None
     rng = stage.rng("exposure")

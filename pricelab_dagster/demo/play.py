@@ -63,7 +63,7 @@ def _play(lab_root: Path, work: runner.Runner) -> None:
     _write_sales(lab_root, sales, through=date.max)
     _write_truth(lab_root, list(experiments.values()), untreated, elasticity)
     _run(work, list(experiments.values()))
-    _finished([work.publish()])
+    runner.require([work.publish()])
 
 
 def _play_weeks(
@@ -84,7 +84,7 @@ def _play_weeks(
     for monday in sorted(day for day in events if design.start <= day <= design.horizon):
         _write_sales(lab_root, sales, through=monday - timedelta(days=1))
         write_mailers(lab_root, {monday: events[monday]})
-        _finished([work.refresh(), work.plan(experiment.id)])
+        runner.require([work.refresh(), work.plan(experiment.id)])
         plan = Workbench.open(lab_root).lake.read("experiment.price_plan", experiment.id).to_pandas()
         new = [cell not in done for cell in zip(plan["product_id"], plan["date"], strict=True)]
         rng = stage_rng(experiment.assignment.seed, experiment.id, f"planting {monday}")
@@ -184,10 +184,4 @@ def _write_truth(
 
 
 def _run(work: runner.Runner, experiments: Sequence[Experiment]) -> None:
-    _finished([work.refresh(), *work.experiments([one.id for one in experiments])])
-
-
-def _finished(outcomes: Sequence[runner.Outcome]) -> None:
-    for outcome in outcomes:
-        if not outcome.succeeded:
-            raise runner.RunError(f"{outcome.experiment_id or outcome.job} failed. {outcome.message}")
+    runner.require([work.refresh(), *work.experiments([one.id for one in experiments])])

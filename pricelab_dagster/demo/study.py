@@ -181,7 +181,7 @@ def _setting(
     clusters: dict[str, str] = {}
     if experiment.assignment.by_cluster:
         rows = graphs.scope_clusters(bench, experiment, described, covered)
-        clusters = dict(zip(rows["product_id"].to_pylist(), rows["cluster_id"].to_pylist(), strict=True))
+        clusters = scope.cluster_of(rows)
     assignments = _assigned(experiment, products, clusters, events, np.random.default_rng(0))
     multiplier = float(experiment.arms[0].price_multiplier or 1.0)
     cells = world.treated_cells(assignments, untreated.incumbent, {experiment.id: multiplier})

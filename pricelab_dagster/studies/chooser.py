@@ -15,8 +15,8 @@ from pricelab_dagster.science import panel as science
 from pricelab_dagster.science._power_designs import draw
 from pricelab_dagster.science._power_windows import draw_order
 from pricelab_dagster.science._replay import Fixed
-from pricelab_dagster.studies import figures, real_choices, resume
-from pricelab_dagster.studies.bars import Bar, verdict
+from pricelab_dagster.studies import figures, networks, real_choices, resume
+from pricelab_dagster.studies.bars import Bar, at_least
 from pricelab_dagster.studies.cases import UNITS, Case, Size, attributes, history
 from pricelab_dagster.studies.planted import plant
 from pricelab_dagster.workbench import stage_rng
@@ -38,7 +38,7 @@ PAST: tuple[Case, ...] = (
 )
 PAST_OF_EACH = 4
 NOTHING, LEARNED, TOLD = "nothing known", "12 past experiments", "carryover told"
-CLOSE, WANTED = 1.1, 16 / 20
+CLOSE, WANTED = 1.1, at_least(16 / 20)
 SE_BAR = Bar(0.8, 1.2)
 
 READING = (
@@ -101,7 +101,7 @@ def run(markets: int, *, workers: int, out: Path, report: resume.Progress, real:
         return simulated
     report("standard errors on Complete Journey")
     found = [
-        _row(f"Complete Journey, {name}", "predicted_over_realised", kind, ratio, SE_BAR, True, n_designs)
+        networks.row(f"Complete Journey, {name}", "predicted_over_realised", kind, ratio, SE_BAR, n_designs)
         for name, kind, ratio, n_designs in real_choices.ratios()
     ]
     return pa.concat_tables([simulated, pa.Table.from_pylist(found, schema=simulated.schema)])
@@ -172,7 +172,7 @@ def _choices(scenario: str, rows: list[dict[str, Any]]) -> Iterator[dict[str, An
         share = figures.proportion(sum(right), len(right))
         # what is told, or true of a market without carryover, is what the bar asks for
         held = known == TOLD or (known == NOTHING and not SCENARIOS[scenario])
-        yield _row(scenario, "chosen_within_10_percent", known, share, Bar(lower=WANTED), held, len(rows))
+        yield networks.row(scenario, "chosen_within_10_percent", known, share, WANTED if held else None, len(rows))
 
 
 def _errors(scenario: str, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -180,21 +180,7 @@ def _errors(scenario: str, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any
     frame["ratio"] = frame["se"] / frame["sd"]
     for kind, part in frame.groupby("kind", sort=False):
         ratio = figures.mean(part.groupby("market")["ratio"].mean())
-        yield _row(scenario, "predicted_over_realised", str(kind), ratio, SE_BAR, True, len(rows))
-
-
-def _row(scenario: str, figure: str, of: str, found: figures.Bounded, bar: Bar, held: bool, n: int) -> dict[str, Any]:
-    return {
-        "scenario": scenario,
-        "figure": figure,
-        "of": of,
-        "value": found.value,
-        "lower": found.lower,
-        "upper": found.upper,
-        "bar": str(bar) if held else "",
-        "reached": verdict(found, bar) if held else "",
-        "n": n,
-    }
+        yield networks.row(scenario, "predicted_over_realised", str(kind), ratio, SE_BAR, len(rows))
 
 
 def _assumed(scenario: str, number: int) -> dict[str, power.Assumed]:

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pricelab_dagster import frames, runner, simulated_lab, template
-from pricelab_dagster.lab import Experiment
 from pricelab_dagster.science import market
 from pricelab_dagster.studies import figures, resume
 from pricelab_dagster.workbench import ASSIGNMENTS, Workbench, stage_rng
@@ -73,7 +71,7 @@ def play(seed: int) -> list[dict[str, Any]]:
         work = runner.Runner(root, lambda _: None)
         try:
             arm = _play(root, world, work, stage_rng(seed, SCENARIO, "events"))
-            _write(root, world, arm, through=None)
+            template.write_data(root, world, arm)
             _run(work, list(DESIGNS))
             return [{"lab": seed, **row} for row in _beside_truth(root, world)]
         finally:
@@ -117,15 +115,15 @@ def _play(root: Path, world: market.Market, work: runner.Runner, rng: np.random.
     arm = np.zeros((len(world.product_id), N_WINDOW), dtype=np.int8)
     events = _events(world, rng)
     _write_events(root, start - timedelta(days=7), events.iloc[:0])
-    _write(root, world, arm, through=start - timedelta(days=1))
+    template.write_data(root, world, arm, through=start - timedelta(days=1))
     _run(work, list(DESIGNS))
     for name in simulated_lab.DESIGNS:
         arm = np.maximum(arm, _in_force(root, world, name))
     for week in range(HORIZON // 7):
         monday = start + timedelta(days=7 * week)
-        _write(root, world, arm, through=monday - timedelta(days=1))
+        template.write_data(root, world, arm, through=monday - timedelta(days=1))
         _write_events(root, monday, events[events["day"].between(monday, monday + timedelta(days=6))])
-        _done([work.refresh(), work.plan(TRIGGERED)])
+        runner.require([work.refresh(), work.plan(TRIGGERED)])
         arm = np.maximum(arm, _in_force(root, world, TRIGGERED))
     return arm
 
@@ -135,10 +133,6 @@ def _events(world: market.Market, rng: np.random.Generator) -> pd.DataFrame:
     has = np.flatnonzero(rng.random(len(world.product_id)) < P_EVENT)
     days = [simulated_lab.START + timedelta(days=int(day)) for day in rng.integers(0, HORIZON, len(has))]
     return pd.DataFrame({"id": has, "sku": world.product_id[has], "day": days, "kind": "mailer"})
-
-
-def _write(root: Path, world: market.Market, arm: NDArray[np.int8], *, through: date | None) -> None:
-    template.write_data(root, world, arm, through=through)
 
 
 def _write_events(root: Path, monday: date, rows: pd.DataFrame) -> None:
@@ -170,29 +164,17 @@ def _beside_truth(root: Path, world: market.Market) -> Iterator[dict[str, Any]]:
         truth = _truth(world, assigned)
         for row in effects[effects["is_headline"]].to_dict("records"):
             numbers = {key: float(row[key]) for key in ("effect", "se", "ci_lower", "ci_upper")}
-            about = {"design": _design(experiment), "metric": row["metric"], "scale": row["scale"]}
+            about = {"design": experiment.design.kind, "metric": row["metric"], "scale": row["scale"]}
             yield {**about, **numbers, "truth": truth[row["scale"]][row["metric"]]}
 
 
 def _truth(world: market.Market, assigned: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return the planted effects over the products and days in analysis, by scale and metric."""
-    own = np.isin(world.product_id, assigned["product_id"].unique())
-    counted = _cells(world, assigned, assigned["in_analysis"].to_numpy(dtype=bool))[own]
-    parts = {field: getattr(world, field)[own] for field in simulated_lab.OF_PRODUCTS}
-    part = replace(world, product_id=world.product_id[own], theta=world.theta[own][:, own], **parts)
-    found = part.truth(counted)
+    rows = np.flatnonzero(np.isin(world.product_id, assigned["product_id"].unique()))
+    counted = _cells(world, assigned, assigned["in_analysis"].to_numpy(dtype=bool))[rows]
+    found = simulated_lab.of_products(world, rows).truth(counted)
     return {"relative": dict(found.relative), "level": dict(found.level)}
 
 
-def _design(experiment: Experiment) -> str:
-    return experiment.design.kind
-
-
 def _run(work: runner.Runner, names: list[str]) -> None:
-    _done([work.refresh(), *work.experiments(names)])
-
-
-def _done(outcomes: list[runner.Outcome]) -> None:
-    for one in outcomes:
-        if not one.succeeded:
-            raise runner.RunError(f"{one.experiment_id or one.job} failed. {one.message}")
+    runner.require([work.refresh(), *work.experiments(names)])

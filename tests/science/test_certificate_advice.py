@@ -38,7 +38,7 @@ def choice(
         se_by_window=errors,
         bias_drawn=bias + 1e-4 * np.array([-1.0, 1.0]),
     )
-    return replace(stated, **other)  # type: ignore[arg-type]
+    return replace(stated, **other)  # type: ignore[arg-type]  # any of the fields
 
 
 UNKNOWN = {"bias": np.nan, "rmse": np.nan, "ci_lower": np.nan, "ci_upper": np.nan, "bias_drawn": np.empty(0)}

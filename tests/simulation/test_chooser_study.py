@@ -29,7 +29,7 @@ def row(market: int, *, scenario: str = "base", chosen: str = "a") -> dict[str, 
 
 def test_a_choice_is_right_when_none_is_a_tenth_better() -> None:
     rows = [row(1, chosen="a"), row(2, chosen="b"), row(3, chosen="c"), row(1, scenario="carryover", chosen="c")]
-    found = {(one["scenario"], one["of"]): one for one in chooser.summary(rows).to_pylist()}
+    found = {(one["market"], one["of"]): one for one in chooser.summary(rows).to_pylist()}
     assert found["base", chooser.NOTHING]["value"] == pytest.approx(2 / 3)
     assert found["carryover", chooser.TOLD]["value"] == 0.0
     assert found["base", "crossover"]["value"] == pytest.approx(1.1)
